@@ -1,0 +1,34 @@
+# The project's checks. `make check` is what a change must pass; .ci/run does the same and more on a clean machine.
+GO       ?= go
+FUZZTIME ?= 10m
+BENCHTIME ?= 1s
+
+.PHONY: check test bench fuzz fuzz-targets build
+
+build:
+	$(GO) build -o postroom ./cmd/postroom
+
+test:
+	$(GO) test ./...
+
+check:
+	@test -z "$$(gofmt -l .)" || { echo "gofmt would change:"; gofmt -l .; exit 1; }
+	$(GO) vet ./...
+	GOARCH=386 $(GO) vet ./...
+	$(GO) tool staticcheck ./...
+	@if command -v govulncheck >/dev/null; then govulncheck ./...; else echo "skipped: govulncheck is not installed"; fi
+	$(GO) test -race -shuffle=on ./...
+
+bench:
+	$(GO) test -run '^$$' -bench . -benchmem -benchtime $(BENCHTIME) ./...
+
+# Every fuzz target, one after the other, FUZZTIME each. FUZZTIME=10s for a short run.
+fuzz:
+	@$(MAKE) -s fuzz-targets | while read -r pkg target; do \
+	  echo "fuzz $$pkg $$target $(FUZZTIME)"; \
+	  $(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) $$pkg || exit 1; \
+	done
+
+fuzz-targets:
+	@grep -rl --include='*_test.go' '^func Fuzz' . | sort | while read -r f; do \
+	  sed -n "s|^func \(Fuzz[A-Za-z0-9_]*\)(.*|$$(dirname $$f) \1|p" $$f; done
