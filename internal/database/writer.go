@@ -1,0 +1,237 @@
+package database
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"log/slog"
+	"runtime/debug"
+	"sync/atomic"
+	"time"
+)
+
+const (
+	// maxGroup and maxGroupOctets bound one group commit; what waits beyond them goes into the next.
+	maxGroup       = 256
+	maxGroupOctets = 16 << 20
+	// maxWaiting bounds the writes that wait; a caller beyond it waits to be allowed to wait.
+	maxWaiting = 1024
+)
+
+// Panic is what Write panics with when its function did. Nothing of that function was kept.
+type Panic struct {
+	Value any
+	Stack []byte // of the function, since Write's own stack does not show it
+}
+
+// Error makes the panic readable in a crash report.
+func (p *Panic) Error() string {
+	return fmt.Sprintf("database: write panicked: %v\n\n%s", p.Value, p.Stack)
+}
+
+// The states of a write. Whoever moves it from waiting decides: the writer starts it, or its caller gives it up.
+const (
+	waiting int32 = iota
+	started
+	abandoned
+)
+
+// write is one call of DB.Write on its way through the writer.
+type write struct {
+	fn       func(*Tx) error
+	state    atomic.Int32
+	done     chan struct{}
+	err      error
+	panicked *Panic
+	raised   []string
+}
+
+// Write runs fn in a transaction and returns nil only when its changes are on disk. Many writes share one commit, but each
+// stands alone: when fn returns an error, or one of its statements fails, nothing of it is kept and its neighbours are not
+// harmed. fn may run twice, so it touches nothing but tx and variables that it sets anew each time; it must not call Write.
+// ctx ends the wait for fn to start; from then on Write returns when the outcome is known. When fn panics, Write does.
+func (db *DB) Write(ctx context.Context, fn func(*Tx) error) error {
+	w := &write{fn: fn, done: make(chan struct{})}
+	select {
+	case db.writer.writes <- w:
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-db.writer.stopping:
+		return ErrClosed
+	}
+	select {
+	case <-w.done:
+	case <-ctx.Done():
+		if w.state.CompareAndSwap(waiting, abandoned) {
+			return ctx.Err()
+		}
+		<-w.done
+	case <-db.writer.stopped:
+		if w.state.CompareAndSwap(waiting, abandoned) {
+			return ErrClosed
+		}
+		<-w.done
+	}
+	if w.panicked != nil {
+		panic(w.panicked)
+	}
+	return w.err
+}
+
+// writer owns the only connection that writes. All fields below the channels belong to its goroutine.
+//
+//	waiting writes -> BEGIN -> SAVEPOINT, fn, RELEASE (or ROLLBACK TO) for each -> COMMIT -> all are answered
+//	                    a transaction that SQLite dropped -> each write again alone
+type writer struct {
+	writes   chan *write
+	stopping chan struct{} // closed by Close: no new writes
+	stopped  chan struct{} // closed by the goroutine at its end
+
+	ctx      context.Context
+	pool     *sql.DB
+	log      *slog.Logger
+	conn     *conn // nil after an I/O error, until it could be opened anew
+	wal      *walSize
+	watchers *watchers
+
+	dataVersion int64 // PRAGMA data_version at the last poll
+}
+
+// run is the writer goroutine.
+func (w *writer) run() {
+	defer close(w.stopped)
+	poll := time.NewTicker(pollInterval)
+	defer poll.Stop()
+	for {
+		writes := w.writes
+		if w.wal.mustWait() {
+			writes = nil // the checkpointer asks for its turn soon
+		}
+		select {
+		case first := <-writes:
+			w.group(first)
+		case turn := <-w.wal.turns:
+			w.checkpoint()
+			close(turn)
+		case <-poll.C:
+			w.poll()
+		case <-w.stopping:
+			w.drain()
+			return
+		}
+	}
+}
+
+// drain does what still waits, then closes the connection.
+func (w *writer) drain() {
+	for first := w.take(); first != nil; first = w.take() {
+		w.group(first)
+	}
+	w.disconnect()
+}
+
+// take returns the next write that waits, or nil.
+func (w *writer) take() *write {
+	select {
+	case next := <-w.writes:
+		return next
+	default:
+		return nil
+	}
+}
+
+// group is one group commit: the first write and those that wait behind it.
+func (w *writer) group(first *write) {
+	if err := w.begin(); err != nil {
+		w.answer(w.started(first), err)
+		return
+	}
+	var (
+		kept, failed []*write
+		octets       int
+	)
+	for next := first; next != nil; next = w.take() {
+		if !next.state.CompareAndSwap(waiting, started) {
+			continue
+		}
+		n, err := w.member(next, len(kept) > 0)
+		octets += n
+		switch {
+		case errors.Is(err, errDropped):
+			w.alone(append(append(kept, failed...), next), err)
+			return
+		case err != nil:
+			next.err = err
+			failed = append(failed, next)
+		default:
+			kept = append(kept, next)
+		}
+		if len(kept)+len(failed) >= maxGroup || octets >= maxGroupOctets {
+			break
+		}
+	}
+	w.commit(kept, failed)
+}
+
+// started returns the write as a group of its own, or nothing when its caller gave it up.
+func (w *writer) started(one *write) []*write {
+	if one.state.CompareAndSwap(waiting, started) {
+		return []*write{one}
+	}
+	return nil
+}
+
+// errDropped says that SQLite no longer has the transaction in which the group was.
+var errDropped = errors.New("the transaction is gone")
+
+// member runs one write inside the open transaction. The first that changes something needs no savepoint: when it fails,
+// there is nobody else's work to keep.
+func (w *writer) member(m *write, savepoint bool) (octets int, err error) {
+	if savepoint {
+		if err := w.conn.exec(w.ctx, "SAVEPOINT member"); err != nil {
+			return 0, errors.Join(errDropped, err)
+		}
+	}
+	tx := &Tx{ctx: w.ctx, conn: w.conn}
+	err = w.call(m, tx)
+	m.raised = tx.raised
+	switch {
+	case err == nil && !savepoint:
+		return tx.octets, nil
+	case err == nil:
+		if err := w.conn.exec(w.ctx, "RELEASE member"); err != nil {
+			return 0, errors.Join(errDropped, err)
+		}
+		return tx.octets, nil
+	}
+	if undo := w.undo(savepoint); undo != nil || breaksConnection(tx.err) {
+		return 0, errors.Join(errDropped, tx.err, undo)
+	}
+	return tx.octets, err
+}
+
+// undo takes back what the member that just failed did.
+func (w *writer) undo(savepoint bool) error {
+	if savepoint {
+		if err := w.conn.exec(w.ctx, "ROLLBACK TO member"); err != nil {
+			return err
+		}
+		return w.conn.exec(w.ctx, "RELEASE member")
+	}
+	// SQLite may have rolled back by itself; BEGIN tells whether all is well.
+	_ = w.conn.exec(w.ctx, "ROLLBACK")
+	return w.conn.exec(w.ctx, "BEGIN IMMEDIATE")
+}
+
+// call runs the function of a write and turns a panic into an error.
+func (w *writer) call(m *write, tx *Tx) (err error) {
+	m.panicked = nil
+	defer func() {
+		if v := recover(); v != nil {
+			m.panicked = &Panic{Value: v, Stack: debug.Stack()}
+			err = tx.end(m.panicked)
+		}
+	}()
+	return tx.end(m.fn(tx))
+}
