@@ -3,6 +3,8 @@ package database
 import (
 	"context"
 	"database/sql"
+	"errors"
+	"fmt"
 	"log/slog"
 )
 
@@ -130,4 +132,21 @@ func (c *checkpointer) disconnect() {
 		c.log.Warn("database connection not closed cleanly", errKey, err)
 	}
 	c.conn = nil
+}
+
+// TruncateLog copies the whole log into the database and empties it, so that nothing that was erased is left there. It waits
+// for readers, and fails where another process reads for long.
+func (db *DB) TruncateLog(ctx context.Context) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	c, err := connect(db.writer.ctx, db.writing)
+	if err != nil {
+		return classify(err)
+	}
+	logged, _, err := c.checkpoint(db.writer.ctx, "PRAGMA wal_checkpoint(TRUNCATE)")
+	if err == nil && logged > 0 {
+		err = fmt.Errorf("%w: another process reads from its log", ErrUnavailable)
+	}
+	return errors.Join(classify(err), c.close())
 }
