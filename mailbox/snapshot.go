@@ -2,6 +2,7 @@ package mailbox
 
 import (
 	"context"
+	"database/sql"
 	"encoding/base32"
 	"fmt"
 	"iter"
@@ -84,15 +85,17 @@ func (s *Snapshot) read(tx *database.Tx, mailbox int64) error {
 	defer rows.Close()
 	for rows.Next() {
 		var (
-			e    Entry
-			uidl []byte
+			uid, size int64
+			uidl      sql.RawBytes
 		)
-		if err := rows.Scan(&e.UID, &e.Size, &uidl); err != nil {
+		if err := rows.Scan(&uid, &size, &uidl); err != nil {
 			return err
 		}
-		copy(e.UIDL[:], uidl)
-		s.entries = append(s.entries, e)
-		s.octets += e.Size
+		if len(uidl) != len(UIDL{}) {
+			return fmt.Errorf("message %d: its UIDL has %d octets", uid, len(uidl))
+		}
+		s.entries = append(s.entries, Entry{UID: uint32(uid), UIDL: UIDL(uidl), Size: size})
+		s.octets += size
 	}
 	return rows.Err()
 }

@@ -14,7 +14,7 @@ func (w *writer) begin() error {
 			return err
 		}
 	}
-	err := w.conn.exec(w.ctx, "BEGIN IMMEDIATE")
+	err := w.conn.begin(w.ctx, "BEGIN IMMEDIATE")
 	if err != nil {
 		w.failed(err)
 	}

@@ -14,7 +14,7 @@ import (
 
 const (
 	pageSize = 4096
-	// maxStatements bounds the statements kept prepared on one connection.
+	// maxStatements is how many statements stay prepared on one connection.
 	maxStatements = 256
 	// minSQLite is the first version without the WAL-reset bug, which strikes when two connections write and checkpoint at
 	// the same time, as our writer and checkpointer do.
@@ -103,15 +103,23 @@ func (c *conn) prepare(ctx context.Context, query string) (*sql.Stmt, error) {
 	if s, ok := c.statements[query]; ok {
 		return s, nil
 	}
-	if len(c.statements) >= maxStatements {
-		c.forget()
-	}
 	s, err := c.sql.PrepareContext(ctx, c.dialect.rewrite(query))
 	if err != nil {
 		return nil, err
 	}
 	c.statements[query] = s
 	return s, nil
+}
+
+// begin opens a transaction. Between transactions no statement is in use, so it is also the moment to forget them where they
+// have become too many.
+func (c *conn) begin(ctx context.Context, query string) error {
+	if len(c.statements) >= maxStatements {
+		if err := c.forget(); err != nil {
+			return err
+		}
+	}
+	return c.exec(ctx, query)
 }
 
 // exec runs a statement of this package.

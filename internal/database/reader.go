@@ -53,7 +53,7 @@ func (r *readers) run(c *conn, fn func(*Tx) error) error {
 		}
 		r.slots <- c
 	}()
-	if err := tx.note(c.exec(r.ctx, "BEGIN")); err != nil {
+	if err := tx.note(c.begin(r.ctx, "BEGIN")); err != nil {
 		return err
 	}
 	return tx.end(fn(tx))

@@ -50,8 +50,12 @@ type write struct {
 // Write runs fn in a transaction and returns nil only when its changes are on disk. Many writes share one commit, but each
 // stands alone: when fn returns an error, or one of its statements fails, nothing of it is kept and its neighbours are not
 // harmed. fn may run twice, so it touches nothing but tx and variables that it sets anew each time; it must not call Write.
-// ctx ends the wait for fn to start; from then on Write returns when the outcome is known. When fn panics, Write does.
+// ctx ends the wait for fn to start; from then on Write returns when the outcome is known. When fn panics, Write does; fn
+// must not end its goroutine, as t.FailNow does, for that is the writer's.
 func (db *DB) Write(ctx context.Context, fn func(*Tx) error) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
 	w := &write{fn: fn, done: make(chan struct{})}
 	select {
 	case db.writer.writes <- w:
@@ -144,7 +148,7 @@ func (w *writer) take() *write {
 // group is one group commit: the first write and those that wait behind it.
 func (w *writer) group(first *write) {
 	if err := w.begin(); err != nil {
-		w.answer(w.started(first), err)
+		w.refuse(first, err)
 		return
 	}
 	var (
@@ -174,12 +178,18 @@ func (w *writer) group(first *write) {
 	w.commit(kept, failed)
 }
 
-// started returns the write as a group of its own, or nothing when its caller gave it up.
-func (w *writer) started(one *write) []*write {
-	if one.state.CompareAndSwap(waiting, started) {
-		return []*write{one}
+// refuse answers the first write and those that wait behind it when no transaction could be opened: each of them would
+// wait as long as this one did.
+func (w *writer) refuse(first *write, err error) {
+	n := 0
+	for next := first; next != nil; next = w.take() {
+		if next.state.CompareAndSwap(waiting, started) {
+			w.answer([]*write{next}, err)
+		}
+		if n++; n == maxGroup {
+			return
+		}
 	}
-	return nil
 }
 
 // errDropped says that SQLite no longer has the transaction in which the group was.
@@ -221,7 +231,7 @@ func (w *writer) undo(savepoint bool) error {
 	}
 	// SQLite may have rolled back by itself; BEGIN tells whether all is well.
 	_ = w.conn.exec(w.ctx, "ROLLBACK")
-	return w.conn.exec(w.ctx, "BEGIN IMMEDIATE")
+	return w.conn.begin(w.ctx, "BEGIN IMMEDIATE")
 }
 
 // call runs the function of a write and turns a panic into an error.
