@@ -143,7 +143,19 @@ func foldLocal(s string) string {
 	if isASCII(s) {
 		return strings.ToLower(s) // no copy when it is lower case already
 	}
-	return norm.NFC.String(cases.Fold().String(norm.NFD.String(s)))
+	return norm.NFC.String(strings.Map(foldCherokee, cases.Fold().String(norm.NFD.String(s))))
+}
+
+// foldCherokee mends package cases, which swaps the case of Cherokee letters instead of folding it. They fold to the
+// capital ones (CaseFolding.txt of Unicode).
+func foldCherokee(r rune) rune {
+	switch {
+	case 0xab70 <= r && r <= 0xabbf:
+		return r - 0xab70 + 0x13a0
+	case 0x13f8 <= r && r <= 0x13fd:
+		return r - 8
+	}
+	return r
 }
 
 // Base is the address without its tag: with the separator '+', "anna+shop@example.org" has the base "anna@example.org".
