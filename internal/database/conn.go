@@ -13,6 +13,7 @@ import (
 )
 
 const (
+	// pageSize is SQLite's default.
 	pageSize = 4096
 	// maxStatements is how many statements stay prepared on one connection.
 	maxStatements = 256
@@ -21,12 +22,12 @@ const (
 	minSQLite = "3.51.3"
 )
 
-// dsn returns the data source name of the file: the pragmas are run on every connection, in this order.
+// dsn returns the data source name of the file. The driver runs the pragmas on every connection in alphabetical order,
+// which is the right one: auto_vacuum counts only before journal_mode has written the first page.
 func dsn(file string, pragmas ...string) string {
 	all := append([]string{
 		"busy_timeout(10000)",
-		fmt.Sprintf("page_size(%d)", pageSize),
-		"auto_vacuum(incremental)", // like page_size it counts only before the first table
+		"auto_vacuum(incremental)",
 		"journal_mode(wal)",
 		"synchronous(full)", // anything less loses acknowledged mail at a power cut
 		"wal_autocheckpoint(0)",

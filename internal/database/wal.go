@@ -12,8 +12,8 @@ const (
 	// checkpointPages is how far the log grows until it is copied into the database: 16 MiB. The size sets the longest
 	// pause and not the throughput.
 	checkpointPages = 16 << 20 / pageSize
-	// waitPages is where writing waits for the checkpointer: 48 MiB, so that the log stays below 64 MiB.
-	waitPages = 48 << 20 / pageSize
+	// waitPages is where writing waits for the checkpointer: at 40 MiB one more group still leaves the log below 64 MiB.
+	waitPages = 40 << 20 / pageSize
 )
 
 // walSize is what the writer knows about the size of the log.
