@@ -86,10 +86,10 @@ func (h *Header) All(name string) iter.Seq[Field] {
 // ReadHeader reads the header at the start of r, which it reads a little further than the header. Its errors are
 // ErrHeaderTooLarge and those of r: no letter is too malformed to have a Header.
 func ReadHeader(r io.Reader, limits HeaderLimits) (*Header, error) {
-	if limits.Octets == 0 {
+	if limits.Octets <= 0 {
 		limits.Octets = defaultHeaderOctets
 	}
-	if limits.Fields == 0 {
+	if limits.Fields <= 0 {
 		limits.Fields = defaultHeaderFields
 	}
 	block, tooLarge, err := readBlock(r, limits.Octets)
@@ -108,11 +108,11 @@ func ReadHeader(r io.Reader, limits HeaderLimits) (*Header, error) {
 // readBlock reads up to and including the first empty line, or the end of the letter. It is too large when neither is
 // within limit octets.
 func readBlock(r io.Reader, limit int) (block []byte, tooLarge bool, err error) {
-	block = make([]byte, 0, min(4<<10, limit+1))
+	block = make([]byte, 0, min(4<<10, limit)+1)
 	line := 0 // where the first line starts that has not been looked at
 	for {
 		if len(block) == cap(block) {
-			block = append(make([]byte, 0, min(2*cap(block), limit+1)), block...)
+			block = append(make([]byte, 0, min(2*cap(block), limit)+1), block...)
 		}
 		n, err := r.Read(block[len(block):cap(block)])
 		searched := len(block)

@@ -9,7 +9,7 @@ import (
 )
 
 // Spool holds the octets of one letter while it is received and looked at: in memory up to 256 KiB, beyond that in a
-// temporary file that has no name any more, so that nothing is left behind by a crash. Write or ReadFrom first, then read
+// temporary file that has no name any more, so that a crash leaves nothing behind. Write or ReadFrom first, then read
 // as often as you like, from several goroutines too. Writing, and Close, must not run beside anything else.
 //
 //	empty --write--> memory --more than 256 KiB--> file
@@ -80,8 +80,9 @@ func (s *Spool) Write(p []byte) (int, error) {
 	return written, s.usable()
 }
 
-// ReadFrom appends what r holds, up to its io.EOF, without a buffer in between while the letter is in memory. An error of
-// r is returned as it is; what came before it is kept.
+// ReadFrom appends what r holds, up to its io.EOF, without a buffer in between while the letter is in memory. (It makes the
+// file when the memory is full, before it knows that there is more.) An error of r is returned as it is; what came before
+// it is kept.
 func (s *Spool) ReadFrom(r io.Reader) (int64, error) {
 	begin := s.size
 	for {
@@ -154,15 +155,12 @@ func (s *Spool) spill() error {
 	size := s.size
 	s.size = 0
 	for _, chunk := range s.chunks {
-		if _, err := s.writeFile(*chunk); err != nil {
+		if _, err := s.writeFile((*chunk)[:min(int64(len(*chunk)), size-s.size)]); err != nil {
 			return err
 		}
 	}
 	s.freeChunks()
-	if s.size != size {
-		s.err = fmt.Errorf("message: spool file has %d of %d octets", s.size, size)
-	}
-	return s.err
+	return nil
 }
 
 func (s *Spool) writeFile(p []byte) (int, error) {

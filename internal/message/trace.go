@@ -49,13 +49,15 @@ func (r Received) Append(b []byte) []byte {
 	b = r.appendSource(b)
 	b = append(b, "\r\n by "...)
 	b = append(b, hostName(r.By)...)
-	b = append(b, " with "...)
-	b = append(b, keyword(r.With)...)
+	if r.With != "" {
+		b = append(b, " with "...)
+		b = append(b, word(r.With)...)
+	}
 	if r.TLS != nil {
 		b = append(b, "\r\n ("...)
-		b = append(b, comment(tls.VersionName(r.TLS.Version))...)
+		b = append(b, word(strings.ReplaceAll(tls.VersionName(r.TLS.Version), " ", ""))...)
 		b = append(b, ' ')
-		b = append(b, comment(tls.CipherSuiteName(r.TLS.CipherSuite))...)
+		b = append(b, word(tls.CipherSuiteName(r.TLS.CipherSuite))...)
 		b = append(b, ')')
 	}
 	b = append(b, "\r\n id "...)
@@ -123,14 +125,9 @@ func hostName(s string) string {
 	})
 }
 
-// keyword keeps the letters and digits of a protocol keyword.
-func keyword(s string) string {
-	return replace(s, func(c byte) bool { return 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' })
-}
-
-// comment is text between parentheses, without what could end it.
-func comment(s string) string {
-	return replace(s, func(c byte) bool { return c > ' ' && c < 0x7f && c != '(' && c != ')' && c != '\\' })
+// word is text that ends neither itself, nor a comment around it, nor the field.
+func word(s string) string {
+	return replace(s, func(c byte) bool { return c > ' ' && c < 0x7f && !strings.ContainsRune(`()<>;"\`, rune(c)) })
 }
 
 // oneLine is text that cannot begin a new line. UTF-8 stays.
