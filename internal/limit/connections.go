@@ -19,10 +19,14 @@ var (
 	ErrTooManyForAccount  = fmt.Errorf("%w of this account", ErrTooMany)
 )
 
+// GroupSMTP is the group of the listeners that strangers send mail to. Its cap leaves room for the owners of accounts when
+// strangers take all they can.
+const GroupSMTP = "smtp"
+
 // ConnectionLimits are the caps. Zero stands for the default, a negative number for no limit.
 type ConnectionLimits struct {
 	Total      int            // default 2,000
-	Group      map[string]int // caps of groups of listeners within Total; a group that is not listed has none of its own
+	Group      map[string]int // of groups of listeners, within Total; nil stands for GroupSMTP with three quarters of Total
 	PerAddress int            // not logged in, from one IPv4 address or one IPv6 /64; default 20
 	PerAccount int            // logged in; default 10
 }
@@ -49,6 +53,9 @@ func NewConnections(limits ConnectionLimits) *Connections {
 	limits.Total = orDefault(limits.Total, defaultTotal)
 	limits.PerAddress = orDefault(limits.PerAddress, defaultPerAddress)
 	limits.PerAccount = orDefault(limits.PerAccount, defaultPerAccount)
+	if limits.Group == nil {
+		limits.Group = map[string]int{GroupSMTP: limits.Total - limits.Total/4} // 1,500 of 2,000
+	}
 	limits.Group = maps.Clone(limits.Group)
 	return &Connections{
 		limits:     limits,
