@@ -147,7 +147,7 @@ func BenchmarkSnapshot(b *testing.B) {
 		b.Run(fmt.Sprintf("messages=%d", n), func(b *testing.B) {
 			db := databasetest.Open(b)
 			store := newStore(b, db)
-			fill(b, db, store, 1, n)
+			fillSeparately(b, db, store, 1, n)
 			b.ReportAllocs()
 			for b.Loop() {
 				snap, err := store.Snapshot(b.Context(), 1)
@@ -156,32 +156,6 @@ func BenchmarkSnapshot(b *testing.B) {
 				}
 			}
 		})
-	}
-}
-
-// fill delivers n small letters to the account, many to a transaction.
-func fill(t testing.TB, db *database.DB, store *mailbox.Store, account int64, n int) {
-	t.Helper()
-	body := []byte("Subject: hello\r\n\r\nhello\r\n")
-	prefix := []byte("Return-Path: <anna@example.org>\r\nDelivered-To: bert@example.net\r\n")
-	st, err := store.Stage(t.Context(), message.NewID(), int64(len(body)), bytes.NewReader(body))
-	if err != nil {
-		t.Fatal(err)
-	}
-	for n > 0 {
-		some := min(n, 5000)
-		err := db.Write(t.Context(), func(tx *database.Tx) error {
-			for range some {
-				if _, err := store.Deliver(tx, st, []mailbox.Delivery{{AccountID: account, Prefix: prefix}}); err != nil {
-					return err
-				}
-			}
-			return nil
-		})
-		if err != nil {
-			t.Fatal(err)
-		}
-		n -= some
 	}
 }
 

@@ -48,10 +48,11 @@ func runs(uids []uint32) [][2]uint32 {
 	return all
 }
 
-// The placeholders are a JSON list of [first, last], as runs gives it, and then the mailbox.
+// The placeholders are a JSON list of [first, last], as runs gives it, and then the mailbox. CROSS JOIN makes SQLite look
+// up each range in the mailbox; by its own choice it would look through the ranges for each message.
 const (
-	ranges  = "(SELECT json_extract(value, '$[0]') AS first, json_extract(value, '$[1]') AS last FROM json_each(?))"
-	inRange = ranges + " AS r JOIN messages AS m ON m.mailbox_id = ? AND m.uid BETWEEN r.first AND r.last"
+	ranges  = "(SELECT json_extract(value, '$[0]') AS first, json_extract(value, '$[1]') AS last FROM json_each(?)) AS r"
+	inRange = ranges + " CROSS JOIN messages AS m WHERE m.mailbox_id = ? AND m.uid BETWEEN r.first AND r.last"
 )
 
 // deleteRanges takes the messages out of the mailbox. A body that loses its last reference is marked with dead.
@@ -75,7 +76,7 @@ func deleteRanges(tx *database.Tx, mailbox int64, list string, dead int) error {
 		{"DELETE FROM messages WHERE mailbox_id = ? AND uid IN (SELECT m.uid FROM " + inRange + ")", []any{mailbox, list, mailbox}},
 		{`INSERT INTO tombstones (mailbox_id, modseq, first, last)
 			SELECT x.id, x.modseq, r.first, CASE WHEN r.last < x.uidnext THEN r.last ELSE x.uidnext - 1 END
-			FROM ` + ranges + ` AS r, mailboxes AS x WHERE x.id = ? AND r.first < x.uidnext`, []any{list, mailbox}},
+			FROM ` + ranges + `, mailboxes AS x WHERE x.id = ? AND r.first < x.uidnext`, []any{list, mailbox}},
 	} {
 		if _, err := tx.Exec(step.query, step.args...); err != nil {
 			return err
