@@ -227,7 +227,8 @@ func TestSpoolsShareMemory(t *testing.T) {
 // TestSpoolMemory grows 200 letters of 25 MB side by side, so that all fill their memory before the first goes to a file.
 // What goes to a file is written to the null device: only the memory counts here.
 func TestSpoolMemory(t *testing.T) {
-	const letters, size, bound = 200, 25 << 20, 60 << 20
+	const letters, piece, bound = 200, 250 << 10, 60 << 20
+	const size = 103 * piece
 	var before, after runtime.MemStats
 	runtime.GC()
 	runtime.ReadMemStats(&before)
@@ -236,10 +237,10 @@ func TestSpoolMemory(t *testing.T) {
 		spools[i] = NewSpool("")
 		spools[i].create = func(string) (*os.File, error) { return os.OpenFile(os.DevNull, os.O_RDWR, 0) }
 	}
-	piece := pattern(32 << 10)
-	for range size / len(piece) {
+	data := pattern(piece)
+	for range size / piece {
 		for _, s := range spools {
-			if _, err := s.Write(piece); err != nil {
+			if _, err := s.Write(data); err != nil {
 				t.Fatal(err)
 			}
 		}
