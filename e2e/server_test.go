@@ -169,11 +169,11 @@ func (s *server) follow(stderr io.Reader, ready chan<- struct{}) {
 	lines.Buffer(nil, 1<<20)
 	for lines.Scan() {
 		s.log.add(lines.Bytes())
-		var line struct{ Msg, Svc, Addr string }
+		var line struct{ Event, Svc, Addr string }
 		if json.Unmarshal(lines.Bytes(), &line) != nil {
 			continue
 		}
-		switch line.Msg {
+		switch line.Event {
 		case "listening":
 			s.ports[line.Svc] = line.Addr
 		case "ready":

@@ -1,0 +1,97 @@
+package maillog
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/postroom/postroom/internal/database"
+	"github.com/postroom/postroom/internal/message"
+)
+
+// Kind is what happened to a letter.
+type Kind string
+
+// The kinds of ledger rows.
+const (
+	KindStored  Kind = "stored"  // in the mailbox of Account
+	KindDeleted Kind = "deleted" // by the owner
+)
+
+// Entry is a row of the ledger: one event of one letter.
+type Entry struct {
+	Time        time.Time
+	Message     message.ID
+	Kind        Kind
+	Account     int64  // 0: of no account
+	ReversePath string // as in MAIL FROM, without brackets
+	Recipient   string
+	Remote      string // the address that the letter came from
+	Detail      string // one sentence for people
+}
+
+// Add writes entries together with what they tell of.
+func Add(tx *database.Tx, entries ...Entry) error {
+	for _, e := range entries {
+		_, err := tx.Exec(`INSERT INTO ledger (at, message, kind, account_id, reverse_path, recipient, remote, detail)
+			VALUES (?, ?, ?, ?, ?, ?, ?, ?)`,
+			e.Time.UnixMilli(), e.Message.String(), string(e.Kind), e.Account, e.ReversePath, e.Recipient, e.Remote, e.Detail)
+		if err != nil {
+			return fmt.Errorf("ledger: %s %s: %w", e.Kind, e.Message, err)
+		}
+	}
+	return nil
+}
+
+// OfMessage returns what is known of a letter, oldest first.
+func OfMessage(ctx context.Context, db *database.DB, id message.ID) ([]Entry, error) {
+	return query(ctx, db, "message = ? ORDER BY at, id", id.String())
+}
+
+// OfAccount returns the newest rows of an account, newest first, at most limit.
+func OfAccount(ctx context.Context, db *database.DB, account int64, limit int) ([]Entry, error) {
+	return query(ctx, db, "account_id = ? ORDER BY at DESC, id DESC LIMIT ?", account, limit)
+}
+
+func query(ctx context.Context, db *database.DB, where string, args ...any) (entries []Entry, err error) {
+	err = db.Read(ctx, func(tx *database.Tx) error {
+		entries = nil
+		rows, err := tx.Query("SELECT at, message, kind, account_id, reverse_path, recipient, remote, detail FROM ledger WHERE "+where, args...)
+		if err != nil {
+			return err
+		}
+		defer rows.Close()
+		for rows.Next() {
+			var (
+				e    Entry
+				at   int64
+				id   string
+				kind string
+			)
+			if err := rows.Scan(&at, &id, &kind, &e.Account, &e.ReversePath, &e.Recipient, &e.Remote, &e.Detail); err != nil {
+				return err
+			}
+			if e.Message, err = message.ParseID(id); err != nil {
+				return err
+			}
+			e.Time, e.Kind = time.UnixMilli(at).UTC(), Kind(kind)
+			entries = append(entries, e)
+		}
+		return rows.Err()
+	})
+	if err != nil {
+		return nil, fmt.Errorf("ledger: read: %w", err)
+	}
+	return entries, nil
+}
+
+// Erase removes all rows of an account, and overwrites them on disk.
+func Erase(tx *database.Tx, account int64) error {
+	if err := tx.Erase(); err != nil {
+		return fmt.Errorf("ledger: erase: %w", err)
+	}
+	if _, err := tx.Exec("DELETE FROM ledger WHERE account_id = ?", account); err != nil {
+		return fmt.Errorf("ledger: erase: %w", err)
+	}
+	return nil
+}
