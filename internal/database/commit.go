@@ -88,12 +88,16 @@ func (w *writer) commit(kept, failed []*write) {
 // a deletion may still fit. After any other error nothing is tried on the same connection again.
 func (w *writer) uncommitted(group []*write, err error) {
 	w.rollback()
-	if resultCode(err) == sqlite3.SQLITE_FULL && len(group) > 1 {
-		w.alone(group, err)
-		return
-	}
 	w.failed(err)
-	w.answer(group, fmt.Errorf("%w: not committed: %w", ErrUnavailable, classify(err)))
+	switch {
+	case resultCode(err) != sqlite3.SQLITE_FULL:
+		w.answer(group, fmt.Errorf("%w: not committed: %w", ErrUnavailable, err))
+	case len(group) > 1:
+		w.alone(group, err)
+	default:
+		w.answer(group, fmt.Errorf("not committed: %w", classify(err)))
+		w.checkpoint() // the log can then begin anew in the room that it has
+	}
 }
 
 // rollback ends the transaction, if there still is one.
@@ -112,7 +116,7 @@ func (w *writer) alone(group []*write, why error) {
 	w.rollback()
 	w.failed(why)
 	if resultCode(why) == sqlite3.SQLITE_FULL {
-		w.checkpoint() // the log can then begin anew in the room that it has
+		w.checkpoint()
 	}
 	for _, m := range group {
 		m.err = nil

@@ -22,12 +22,10 @@ const (
 	minSQLite = "3.51.3"
 )
 
-// dsn returns the data source name of the file. The driver runs the pragmas on every connection in alphabetical order,
-// which is the right one: auto_vacuum counts only before journal_mode has written the first page.
+// dsn returns the data source name of the file. The driver runs the pragmas on every connection that it opens.
 func dsn(file string, pragmas ...string) string {
 	all := append([]string{
 		"busy_timeout(10000)",
-		"auto_vacuum(incremental)",
 		"journal_mode(wal)",
 		"synchronous(full)", // anything less loses acknowledged mail at a power cut
 		"wal_autocheckpoint(0)",

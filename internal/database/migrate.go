@@ -38,7 +38,7 @@ func (m *migration) run(ctx context.Context) error {
 		return openError(m.file, err)
 	}
 	defer unlock()
-	pool, err := sql.Open("sqlite", dsn(m.file))
+	pool, err := m.open()
 	if err != nil {
 		return openError(m.file, err)
 	}
@@ -57,6 +57,16 @@ func (m *migration) run(ctx context.Context) error {
 		return nil
 	}
 	return m.up(ctx, provider, current)
+}
+
+// open opens the file. auto_vacuum counts only before the first page is written (the driver runs the pragmas in alphabetical
+// order, so it comes before journal_mode); later it would be a write of its own on each connection.
+func (m *migration) open() (*sql.DB, error) {
+	info, err := os.Stat(m.file)
+	if err == nil && info.Size() > 0 {
+		return sql.Open("sqlite", dsn(m.file))
+	}
+	return sql.Open("sqlite", dsn(m.file, "auto_vacuum(incremental)"))
 }
 
 // up applies what is missing. A server of the version before must not run on meanwhile.

@@ -7,7 +7,7 @@ import (
 
 // readers is the pool of reading connections. A slot holds nil until its connection is needed, and again after an error.
 type readers struct {
-	ctx   context.Context
+	ctx   context.Context // never cancelled
 	pool  *sql.DB
 	slots chan *conn
 }

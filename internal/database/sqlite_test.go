@@ -1,22 +1,17 @@
 package database
 
 import (
-	"context"
 	"database/sql"
 	"errors"
 	"fmt"
 	"io/fs"
-	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
-	"testing/fstest"
 	"testing/synctest"
 	"time"
-
-	"github.com/pressly/goose/v3"
 )
 
 // open opens the database in the directory and makes a table, unless it is there.
@@ -182,9 +177,9 @@ func TestWeakConnection(t *testing.T) {
 
 func TestOpenSaysWhy(t *testing.T) {
 	for _, test := range []struct {
-		name   string
-		break_ func(dir string) error
-		want   string
+		name  string
+		spoil func(dir string) error
+		want  string
 	}{
 		{"not a database", func(dir string) error {
 			return os.WriteFile(filepath.Join(dir, "postroom.db"), []byte(strings.Repeat("no database ", 100)), 0o600)
@@ -199,7 +194,7 @@ func TestOpenSaysWhy(t *testing.T) {
 				t.Skip("root may read everything")
 			}
 			dir := t.TempDir()
-			if err := test.break_(dir); err != nil {
+			if err := test.spoil(dir); err != nil {
 				t.Fatal(err)
 			}
 			_, err := Open(t.Context(), Options{DataDir: dir})
@@ -287,6 +282,27 @@ func TestTwoProcesses(t *testing.T) {
 	})
 }
 
+// group runs the functions as one group of the writer, in this order, inside a synctest bubble.
+func group(t *testing.T, db *DB, fns ...func(*Tx) error) []error {
+	t.Helper()
+	gate := make(chan struct{})
+	var all sync.WaitGroup
+	all.Go(func() {
+		if err := db.Write(t.Context(), func(*Tx) error { <-gate; return nil }); err != nil {
+			t.Error(err)
+		}
+	})
+	synctest.Wait()
+	errs := make([]error, len(fns))
+	for i, fn := range fns {
+		all.Go(func() { errs[i] = db.Write(t.Context(), fn) })
+		synctest.Wait()
+	}
+	close(gate)
+	all.Wait()
+	return errs
+}
+
 // TestDroppedTransaction: SQLite ends a transaction by itself after some errors, which a ROLLBACK of the function's own
 // looks like. Everybody else in the group is run again, and kept once.
 func TestDroppedTransaction(t *testing.T) {
@@ -306,21 +322,7 @@ func TestDroppedTransaction(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				db := open(t, t.TempDir())
-				gate := make(chan struct{})
-				var all sync.WaitGroup
-				all.Go(func() {
-					if err := db.Write(t.Context(), func(*Tx) error { <-gate; return nil }); err != nil {
-						t.Error(err)
-					}
-				})
-				synctest.Wait()
-				var errs [4]error
-				for i, fn := range []func(*Tx) error{add("a"), test.drop, add("b"), add("a")} {
-					all.Go(func() { errs[i] = db.Write(t.Context(), fn) })
-					synctest.Wait()
-				}
-				close(gate)
-				all.Wait()
+				errs := group(t, db, add("a"), test.drop, add("b"), add("a"))
 				if errs[0] != nil || errs[1] == nil || errs[2] != nil || !IsUnique(errs[3]) {
 					t.Errorf("got %v", errs)
 				}
@@ -367,24 +369,10 @@ func TestDiskFull(t *testing.T) {
 		if err := db.Write(t.Context(), big("alone")); !errors.Is(err, ErrDiskFull) || !IsTemporary(err) {
 			t.Errorf("alone: %v, want ErrDiskFull", err)
 		}
-		gate := make(chan struct{})
-		var all sync.WaitGroup
-		all.Go(func() {
-			if err := db.Write(t.Context(), func(*Tx) error { <-gate; return nil }); err != nil {
-				t.Error(err)
-			}
-		})
-		synctest.Wait()
-		var errs [4]error
-		for i, fn := range []func(*Tx) error{add("small"), big("big"), add("other"), func(tx *Tx) error {
+		errs := group(t, db, add("small"), big("big"), add("other"), func(tx *Tx) error {
 			_, err := tx.Exec("DELETE FROM notes WHERE text = 'first'")
 			return err
-		}} {
-			all.Go(func() { errs[i] = db.Write(t.Context(), fn) })
-			synctest.Wait()
-		}
-		close(gate)
-		all.Wait()
+		})
 		if errs[0] != nil || !errors.Is(errs[1], ErrDiskFull) || errs[2] != nil || errs[3] != nil {
 			t.Errorf("got %v, want only the big one to fail", errs)
 		}
@@ -395,124 +383,6 @@ func TestDiskFull(t *testing.T) {
 			t.Errorf("after the deletion: %v", err)
 		}
 	})
-}
-
-// older returns migrations that end before version, and newer ones that know one more step.
-func migrationsForTest() (older, newer fs.FS) {
-	one := &fstest.MapFile{Data: []byte("-- +goose Up\nCREATE TABLE generation (kind TEXT PRIMARY KEY, n BIGINT NOT NULL);\nCREATE TABLE \"odd \"\"name\" (x TEXT);\nCREATE INDEX odd ON \"odd \"\"name\" (x);\nCREATE TABLE chunks (id INTEGER PRIMARY KEY, data BLOB);\n")}
-	two := &fstest.MapFile{Data: []byte("-- +goose Up\nALTER TABLE \"odd \"\"name\" ADD COLUMN y TEXT;\n")}
-	bad := &fstest.MapFile{Data: []byte("-- +goose Up\nCREATE TABLE half (x TEXT);\nINSERT INTO nowhere VALUES (1);\n")}
-	return fstest.MapFS{"0001_one.sql": one}, fstest.MapFS{"0001_one.sql": one, "0020_two.sql": two, "0030_bad.sql": bad}
-}
-
-func TestMigration(t *testing.T) {
-	dir := t.TempDir()
-	file := filepath.Join(dir, "mail.db")
-	older, newer := migrationsForTest()
-	migrate := func(fsys fs.FS) error {
-		m := &migration{file: file, dir: dir, log: slog.New(slog.DiscardHandler), fsys: fsys}
-		return m.run(t.Context())
-	}
-	if err := errors.Join(migrate(older), migrate(older)); err != nil {
-		t.Fatal(err)
-	}
-	if copies, _ := filepath.Glob(filepath.Join(dir, "*before*")); len(copies) != 0 {
-		t.Errorf("a fresh database was copied to %v", copies)
-	}
-	execute(t, file, `INSERT INTO "odd ""name" VALUES ('kept')`, "INSERT INTO chunks VALUES (1, 'body')")
-	if err := os.WriteFile(filepath.Join(dir, "mail-before-0007.db"), nil, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	lock, err := lockServer(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := migrate(newer); !errors.Is(err, ErrServerRuns) {
-		t.Errorf("migrating under a server: %v", err)
-	}
-	lock.Close()
-	if err := migrate(newer); err == nil || !strings.Contains(err.Error(), "nothing of that step was kept") {
-		t.Errorf("the step that fails: %v", err)
-	}
-	if n := number(t, file, "SELECT count(*) FROM sqlite_schema WHERE name = 'half'"); n != 0 {
-		t.Error("half of the failing step was kept")
-	}
-	copies, err := filepath.Glob(filepath.Join(dir, "*before*"))
-	if err != nil || len(copies) != 1 || filepath.Base(copies[0]) != "mail-before-0020.db" {
-		t.Fatalf("copies are %v, want mail-before-0020.db alone", copies)
-	}
-	if info, err := os.Stat(copies[0]); err != nil || info.Mode().Perm() != 0o600 {
-		t.Errorf("the copy is %v, %v", info.Mode(), err)
-	}
-	for query, want := range map[string]int{
-		`SELECT count(*) FROM "odd ""name" WHERE x = 'kept'`:    1,
-		"SELECT count(*) FROM chunks":                           0,
-		"SELECT count(*) FROM sqlite_schema WHERE name = 'odd'": 1,
-		"SELECT max(version_id) FROM goose_db_version":          1,
-		`SELECT count(*) FROM pragma_table_info('odd "name')`:   1,
-	} {
-		if got := number(t, copies[0], query); got != want {
-			t.Errorf("in the copy, %s is %d, want %d", query, got, want)
-		}
-	}
-}
-
-func execute(t testing.TB, file string, queries ...string) {
-	t.Helper()
-	pool, err := sql.Open("sqlite", fileURL(file, nil))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer pool.Close()
-	for _, q := range queries {
-		if _, err := pool.ExecContext(t.Context(), q); err != nil {
-			t.Fatal(err)
-		}
-	}
-}
-
-func number(t testing.TB, file, query string) (n int) {
-	t.Helper()
-	pool, err := sql.Open("sqlite", fileURL(file, nil))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer pool.Close()
-	if err := pool.QueryRowContext(t.Context(), query).Scan(&n); err != nil {
-		t.Fatal(err)
-	}
-	return n
-}
-
-func TestNewerDatabase(t *testing.T) {
-	dir := t.TempDir()
-	db := open(t, dir)
-	if err := db.Close(); err != nil {
-		t.Fatal(err)
-	}
-	execute(t, db.File(), "INSERT INTO "+goose.DefaultTablename+" (version_id, is_applied) VALUES (999999, 1)")
-	if _, err := Open(t.Context(), Options{DataDir: dir}); !errors.Is(err, ErrNewer) {
-		t.Errorf("got %v, want ErrNewer", err)
-	}
-}
-
-// TestOpenAtOnce: several commands may be the first to open a database.
-func TestOpenAtOnce(t *testing.T) {
-	dir := t.TempDir()
-	var all sync.WaitGroup
-	for range 4 {
-		all.Go(func() {
-			db, err := Open(context.WithoutCancel(t.Context()), Options{DataDir: dir})
-			if err != nil {
-				t.Error(err)
-				return
-			}
-			if err := db.Close(); err != nil {
-				t.Error(err)
-			}
-		})
-	}
-	all.Wait()
 }
 
 // TestCloseLeavesNothing: the bubble fails when a goroutine is left in it.
@@ -532,6 +402,70 @@ func TestCloseLeavesNothing(t *testing.T) {
 			t.Errorf("the log is still there: %v", err)
 		}
 	})
+}
+
+// TestBusy: another process holds the database for longer than a writer waits.
+func TestBusy(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		dir := t.TempDir()
+		server, cli := open(t, dir), open(t, dir)
+		short := func(tx *Tx) error { return tx.QueryRow("PRAGMA busy_timeout = 10").Scan(new(int)) }
+		if err := server.Write(t.Context(), short); err != nil {
+			t.Fatal(err)
+		}
+		gate := make(chan struct{})
+		release := sync.OnceFunc(func() { close(gate) })
+		defer release()
+		var all sync.WaitGroup
+		all.Go(func() {
+			if err := cli.Write(t.Context(), func(tx *Tx) error { <-gate; return add("cli")(tx) }); err != nil {
+				t.Error(err)
+			}
+		})
+		synctest.Wait()
+		for range 3 {
+			if err := server.Write(t.Context(), add("server")); !errors.Is(err, ErrUnavailable) {
+				t.Errorf("got %v, want ErrUnavailable", err)
+			}
+		}
+		if got := notes(t, server); got != "" {
+			t.Errorf("read %q while another writes", got)
+		}
+		// Opening needs no write.
+		if third, err := Open(t.Context(), Options{DataDir: dir}); err != nil {
+			t.Error(err)
+		} else if err := third.Close(); err != nil {
+			t.Error(err)
+		}
+		release()
+		all.Wait()
+		if err := server.Write(t.Context(), add("server")); err != nil {
+			t.Error(err)
+		}
+		if got := notes(t, server); got != "cli server" {
+			t.Errorf("kept are %q", got)
+		}
+	})
+}
+
+// TestManyStatements: the statements that stay prepared are bounded.
+func TestManyStatements(t *testing.T) {
+	db := open(t, t.TempDir())
+	for i := range 3 * maxStatements {
+		err := db.Write(t.Context(), func(tx *Tx) error {
+			var n int
+			if err := tx.QueryRow(fmt.Sprintf("SELECT %d", i)).Scan(&n); err != nil || n != i {
+				return fmt.Errorf("%d: %w", n, err)
+			}
+			if n := len(tx.conn.statements); n > maxStatements+5 {
+				return fmt.Errorf("%d statements", n)
+			}
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
 }
 
 // TestLogStaysShort writes several times the log's bound.

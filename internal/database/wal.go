@@ -79,7 +79,7 @@ func (w *writer) checkpoint() {
 
 // checkpointer copies the log into the database while the writer goes on, then asks the writer for its part.
 type checkpointer struct {
-	ctx      context.Context
+	ctx      context.Context // never cancelled
 	pool     *sql.DB
 	log      *slog.Logger
 	conn     *conn

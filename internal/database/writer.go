@@ -92,7 +92,7 @@ type writer struct {
 	stopping chan struct{} // closed by Close: no new writes
 	stopped  chan struct{} // closed by the goroutine at its end
 
-	ctx      context.Context
+	ctx      context.Context // never cancelled, and the only one that reaches SQLite
 	pool     *sql.DB
 	log      *slog.Logger
 	conn     *conn // nil after an I/O error, until it could be opened anew
