@@ -86,7 +86,7 @@ func deleteRanges(tx *database.Tx, mailbox int64, list string, dead int) error {
 }
 
 // Erase removes all that the store keeps of the account, and overwrites it on disk. A body that other accounts have, too,
-// stays theirs.
+// stays theirs. What was deleted and freed before lies in free pages until they are used again.
 func (s *Store) Erase(ctx context.Context, account int64) error {
 	err := s.db.Write(ctx, func(tx *database.Tx) error { return eraseMailboxes(tx, account) })
 	if err == nil {
@@ -110,6 +110,10 @@ func eraseMailboxes(tx *database.Tx, account int64) error {
 	if _, err := tx.Exec(`UPDATE blobs SET refs = CASE WHEN blobs.refs > d.n THEN blobs.refs - d.n ELSE ? END
 		FROM (SELECT blob_id, count(*) AS n FROM messages WHERE mailbox_id IN `+mine+` GROUP BY blob_id) AS d WHERE blobs.id = d.blob_id`,
 		refsErase, account); err != nil {
+		return err
+	}
+	// What was deleted and not freed yet may be this account's, too.
+	if _, err := tx.Exec("UPDATE blobs SET refs = ? WHERE refs = ? AND refs <= 0", refsErase, refsDead); err != nil {
 		return err
 	}
 	for _, query := range []string{

@@ -3,8 +3,10 @@ package mailbox
 import (
 	"context"
 	"fmt"
+	"sync"
 
 	"github.com/postroom/postroom/internal/database"
+	"github.com/postroom/postroom/internal/maillog"
 )
 
 const (
@@ -32,6 +34,16 @@ func (s *Store) Sweep(ctx context.Context) error {
 	return nil
 }
 
+// freeing is the background work of a store: it runs only while there is something to free.
+type freeing struct {
+	mu      sync.Mutex // guards all fields but wait
+	running bool
+	again   bool
+	stopped bool
+	cancel  context.CancelFunc
+	wait    sync.WaitGroup
+}
+
 // startFreeing frees dead bodies in the background, unless that is being done already.
 func (s *Store) startFreeing(ctx context.Context) {
 	f := &s.free
@@ -46,7 +58,7 @@ func (s *Store) startFreeing(ctx context.Context) {
 	f.wait.Go(func() {
 		for f.next() {
 			if err := s.freeAll(ctx, refsDead); err != nil && ctx.Err() == nil {
-				s.log.Warn("deleted messages not freed yet", "err", err)
+				s.log.Warn("deleted messages not freed yet", maillog.Err, err)
 			}
 		}
 	})

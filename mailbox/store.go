@@ -13,7 +13,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"sync"
 
 	"github.com/postroom/postroom/internal/database"
 )
@@ -76,14 +75,4 @@ func inbox(tx *database.Tx, account int64) (id int64, uidvalidity uint32, err er
 		return 0, 0, nil
 	}
 	return id, uidvalidity, err
-}
-
-// freeing is the background work of a store: it runs only while there is something to free.
-type freeing struct {
-	mu      sync.Mutex // guards the fields up to wait
-	running bool
-	again   bool
-	stopped bool
-	cancel  context.CancelFunc
-	wait    sync.WaitGroup
 }

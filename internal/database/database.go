@@ -13,7 +13,7 @@ import (
 	"sync"
 )
 
-// errKey is the log attribute of an error.
+// errKey is the log attribute of an error, as in maillog, which imports this package.
 const errKey = "err"
 
 // Options says which database to open.

@@ -101,6 +101,9 @@ func (tx *Tx) Erase() error {
 
 // statement prepares the query and counts what it will write.
 func (tx *Tx) statement(query string, args []any) (*sql.Stmt, error) {
+	for _, r := range tx.rows {
+		_ = tx.note(r.Err()) // remembered in tx.err
+	}
 	if tx.err != nil {
 		return nil, tx.err
 	}

@@ -83,7 +83,8 @@ func (db *DB) Write(ctx context.Context, fn func(*Tx) error) error {
 	return w.err
 }
 
-// writer owns the only connection that writes. All fields below the channels belong to its goroutine.
+// writer owns the only connection that writes. All fields below the channels belong to its goroutine; mind that where
+// SQLite has dropped the transaction, a statement that followed would be a transaction of its own, and kept.
 //
 //	waiting writes -> BEGIN -> SAVEPOINT, fn, RELEASE (or ROLLBACK TO) for each -> COMMIT -> all are answered
 //	                    a transaction that SQLite dropped -> each write again alone
