@@ -77,7 +77,7 @@ func (s *session) challenge(challenge []byte) (response []byte, refused Reply) {
 	line, err := s.line(maxAuthLine)
 	switch {
 	case errors.Is(err, wire.ErrLineTooLong):
-		if s.conn.discardLine() != nil {
+		if s.conn.DiscardLine() != nil {
 			s.closed = true
 		}
 		return nil, replyAuthLine

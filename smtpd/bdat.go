@@ -24,7 +24,7 @@ func (s *session) bdat(arguments string) Reply {
 		s.skipChunk(size)
 		return Reply{}
 	}
-	r := s.conn.beginData(s.limits.Data)
+	r := s.beginData()
 	return s.receive(&chunkSource{s: s, r: r, size: size, left: size, last: last})
 }
 
@@ -47,8 +47,8 @@ func (s *session) skipChunk(size int64) {
 		s.reply(replyTooLarge)
 		return
 	}
-	r := s.conn.beginData(s.limits.Data)
-	defer s.conn.endData()
+	r := s.beginData()
+	defer s.conn.EndData()
 	if err := discard(r, size); err != nil {
 		s.closed = true
 		return
@@ -109,7 +109,7 @@ func (c *chunkSource) skip(limit int64) error {
 // next answers a chunk and waits for the following one. Commands that do not end the message are run here.
 func (c *chunkSource) next() error {
 	s := c.s
-	s.conn.endData()
+	s.conn.EndData()
 	s.state = chunks
 	s.reply(NewReply(250, 0, 0, strconv.FormatInt(c.size, 10)+" octets received"))
 	for !s.closed {
@@ -141,7 +141,7 @@ func (c *chunkSource) begin(arguments string) error {
 		return errAborted
 	}
 	c.size, c.left, c.last = size, size, last
-	c.r = c.s.conn.beginData(c.s.limits.Data)
+	c.r = c.s.beginData()
 	return nil
 }
 

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 
+	"github.com/postroom/postroom/internal/limit"
 	"github.com/postroom/postroom/internal/wire"
 )
 
@@ -20,11 +21,16 @@ type transaction struct {
 // data receives a message that a line with a single dot ends.
 func (s *session) data(string) Reply {
 	s.reply(replyGoAhead)
-	if err := s.conn.flush(); err != nil {
+	if err := s.conn.Flush(); err != nil {
 		s.closed = true
 		return Reply{}
 	}
-	return s.receive(&dotSource{dots: wire.NewDotReader(s.conn.beginData(s.limits.Data))})
+	return s.receive(&dotSource{dots: wire.NewDotReader(s.beginData())})
+}
+
+// beginData makes the reads that follow those of a message.
+func (s *session) beginData() *bufio.Reader {
+	return s.conn.BeginData(s.limits.Data, limit.Throughput{MinOctets: minRate, Window: minRateWindow})
 }
 
 // receive hands the message to the hook and finds the one reply to it.
@@ -36,7 +42,7 @@ func (s *session) receive(src source) Reply {
 	}
 	r, err := s.tx.hooks.Data(s.ctx, content)
 	whole := b.finish()
-	s.conn.endData()
+	s.conn.EndData()
 	s.endTransaction()
 	return s.outcome(b, whole, r, err)
 }

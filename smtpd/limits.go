@@ -19,13 +19,11 @@ type Limits struct {
 }
 
 const (
-	maxCommandLine = 2048    // octets with CR LF; RFC 5321 section 4.5.3.1.4 asks for 512, extensions for more
-	maxAuthLine    = 12288   // RFC 4954 section 4
-	maxDiscard     = 1 << 20 // of an overlong line, before the connection is closed
+	maxCommandLine = 2048  // octets with CR LF; RFC 5321 section 4.5.3.1.4 asks for 512, extensions for more
+	maxAuthLine    = 12288 // RFC 4954 section 4
 	maxTextLine    = 64 << 10
 	minRate        = 60 << 10 // octets in minRateWindow: 1 KiB a second
 	minRateWindow  = time.Minute
-	handshakeTime  = time.Minute
 	maxHello       = 512
 )
 

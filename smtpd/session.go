@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"net"
 	"os"
-	"sync"
 	"time"
 
 	"github.com/postroom/postroom/internal/limit"
@@ -34,10 +33,8 @@ const (
 // session is who the client is and where the dialogue stands. A transaction is a value of its own.
 type session struct {
 	server *Server
-	conn   *conn
-	raw    net.Conn // to be woken or closed from another goroutine
-	ctx    context.Context
-	cancel context.CancelFunc
+	conn   *wire.Conn
+	ctx    context.Context // of the connection; hooks get it
 	log    *slog.Logger
 	limits Limits
 	slot   *limit.Slot
@@ -55,10 +52,6 @@ type session struct {
 	bad         int // commands
 	refused     int // recipients
 	loginErrors int
-
-	mu       sync.Mutex // guards idle
-	idle     bool       // waiting for a command outside of a transaction
-	stopping bool       // wake was called
 }
 
 // run is the life of a connection.
@@ -73,7 +66,7 @@ func (s *session) run() {
 	hooks, err := s.server.Handler.Connect(s.ctx, &s.client)
 	if err != nil {
 		s.reply(s.refusal("connect", err))
-		_ = s.conn.flush() // closed either way
+		_ = s.conn.Flush() // closed either way
 		return
 	}
 	s.hooks, s.state = hooks, fresh
@@ -84,7 +77,7 @@ func (s *session) run() {
 	for !s.closed {
 		s.next()
 	}
-	if err := s.conn.flush(); err != nil {
+	if err := s.conn.Flush(); err != nil {
 		s.log.Debug("last reply not sent", "err", err)
 	}
 	s.log.Debug("disconnected")
@@ -120,70 +113,21 @@ func (s *session) command() ([]byte, error) {
 // errLongCommand is a line that only AUTH may have; it is consumed.
 var errLongCommand = errors.New("smtpd: command line too long")
 
-// line reads a line and sends what is queued first, unless a whole line is here already.
+// line reads a line. A shutdown ends the wait for it only outside of a transaction.
 func (s *session) line(max int) ([]byte, error) {
-	if !s.conn.buffered() {
-		if err := s.conn.flush(); err != nil {
-			return nil, err
-		}
-	}
 	deadline := time.Now().Add(s.limits.Command)
-	if !s.mailSeen {
-		deadline = earlier(deadline, s.began.Add(s.limits.ToMail))
+	if first := s.began.Add(s.limits.ToMail); !s.mailSeen && first.Before(deadline) {
+		deadline = first
 	}
-	if err := s.wait(deadline); err != nil {
-		return nil, err
-	}
-	line, err := s.conn.readLine(max)
-	if s.woken() && err != nil {
-		return nil, errStopping
-	}
-	return line, err
+	return s.conn.ReadLine(max, deadline, s.tx == nil)
 }
-
-// errStopping says that the server is shutting down and this session has nothing to finish.
-var errStopping = errors.New("smtpd: shutting down")
-
-// wait sets the deadline of the next read. A session outside of a transaction can then be woken by a shutdown, and ends
-// here when there was one before.
-func (s *session) wait(deadline time.Time) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.idle = s.tx == nil
-	if s.idle && s.stopping {
-		return errStopping
-	}
-	return s.conn.setReadDeadline(deadline)
-}
-
-// woken ends the wait, and tells whether a shutdown did.
-func (s *session) woken() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	woken := s.idle && s.stopping
-	s.idle = false
-	return woken
-}
-
-// wake makes an idle session end, and a busy one after its transaction. It is called from other goroutines.
-func (s *session) wake() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.stopping = true
-	if s.idle {
-		_ = s.raw.SetReadDeadline(time.Unix(1, 0)) // a connection that is closed needs no waking
-	}
-}
-
-// abort closes the connection under the session. It is called from other goroutines.
-func (s *session) abort() { _ = s.raw.Close() }
 
 // unreadable answers what is no command line, and ends the session where no next line can be found.
 func (s *session) unreadable(err error) {
 	var timeout net.Error
 	switch {
 	case errors.Is(err, wire.ErrLineTooLong):
-		if s.conn.discardLine() != nil {
+		if s.conn.DiscardLine() != nil {
 			s.closed = true
 		}
 		s.complain(replyLineTooLong)
@@ -193,7 +137,7 @@ func (s *session) unreadable(err error) {
 		s.complain(replyNewline)
 	case errors.Is(err, wire.ErrBadOctet):
 		s.complain(replyBadOctet)
-	case errors.Is(err, errStopping):
+	case errors.Is(err, wire.ErrStopping):
 		s.reply(replyShutdown)
 		s.closed = true
 	case errors.As(err, &timeout) && timeout.Timeout() || errors.Is(err, os.ErrDeadlineExceeded):
@@ -209,7 +153,7 @@ func (s *session) unreadable(err error) {
 
 // expired is the reply when a deadline passed.
 func (s *session) expired() Reply {
-	if !time.Now().Before(s.conn.end) {
+	if !time.Now().Before(s.conn.End()) {
 		return replyTooLong
 	}
 	return replyIdle
@@ -218,7 +162,7 @@ func (s *session) expired() Reply {
 // reply is the one way to the client.
 func (s *session) reply(r Reply) {
 	s.log.Debug("reply", "line", r.String())
-	s.conn.write(r)
+	s.conn.QueueReply(r)
 }
 
 // complain answers what is not understood or out of order, and counts it.
@@ -249,7 +193,7 @@ func (s *session) refusal(what string, err error) Reply {
 
 // secure runs the TLS handshake.
 func (s *session) secure() bool {
-	state, err := s.conn.startTLS(s.ctx, s.server.TLS)
+	state, err := s.conn.StartTLS(s.ctx, s.server.TLS)
 	if err != nil {
 		s.log.Info("tls handshake failed", "err", err)
 		s.closed = true

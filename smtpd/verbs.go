@@ -66,13 +66,13 @@ func (s *session) startTLS(string) Reply {
 		return replySequence
 	case s.server.TLS == nil:
 		return replyNotHere
-	case s.conn.leftover() > 0:
-		s.log.Warn("tls refused", "err", errLeftover)
+	case s.conn.Leftover() > 0:
+		s.log.Warn("tls refused", "err", wire.ErrLeftover)
 		s.closed = true
 		return Reply{}
 	}
 	s.reply(replyStartTLS)
-	if s.conn.flush() != nil {
+	if s.conn.Flush() != nil {
 		s.closed = true
 		return Reply{}
 	}
