@@ -1,0 +1,148 @@
+package inbound
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/postroom/postroom/accounts"
+	"github.com/postroom/postroom/internal/addr"
+	"github.com/postroom/postroom/internal/database"
+	"github.com/postroom/postroom/internal/maillog"
+	"github.com/postroom/postroom/mailbox"
+	"github.com/postroom/postroom/smtpd"
+)
+
+// freeSpaceFor is how long an answer about the disk counts.
+const freeSpaceFor = time.Second
+
+// Options are what a handler works with. Reserve is in octets; below it, mail from outside is told to come back.
+type Options struct {
+	Hostname string
+	Accounts *accounts.Service
+	Mailbox  *mailbox.Store
+	DB       *database.DB
+	SpoolDir string
+	Reserve  int64
+	Log      *slog.Logger
+}
+
+// Handler receives mail from the outside. It is the smtpd.Handler of port 25.
+type Handler struct {
+	Options
+	disk diskReserve
+}
+
+// New returns a handler.
+func New(o Options) (*Handler, error) {
+	switch {
+	case o.Hostname == "" || o.Accounts == nil || o.Mailbox == nil || o.DB == nil:
+		return nil, errors.New("inbound: hostname, accounts, mailbox and database are required")
+	case o.Log == nil:
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	return &Handler{Options: o, disk: diskReserve{free: o.DB.FreeSpace, reserve: o.Reserve}}, nil
+}
+
+// Connect begins a session. Everybody may connect.
+func (h *Handler) Connect(_ context.Context, c *smtpd.Client) (smtpd.Session, error) {
+	log := h.Log.With(maillog.Service, "smtp", maillog.SessionID, c.ID, maillog.Remote, c.Remote.Addr().String())
+	return &session{h: h, client: c, log: log}, nil
+}
+
+// session is one connection from outside. There is no login on it, whatever the client says.
+type session struct {
+	h      *Handler
+	client *smtpd.Client
+	log    *slog.Logger
+}
+
+// Hello takes any name: RFC 5321 section 4.1.4 does not let a server refuse for it.
+func (s *session) Hello(context.Context) error { return nil }
+
+// Close ends the session.
+func (s *session) Close() {}
+
+// Mail begins a letter, where there is room for one.
+func (s *session) Mail(_ context.Context, m smtpd.Mail) (smtpd.Transaction, error) {
+	room, err := s.h.disk.room()
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("inbound: free space: %w", err)
+	case !room:
+		s.log.Warn("below the disk reserve", "reserve", s.h.Reserve)
+		return nil, &smtpd.Refusal{Reply: replyDiskReserve}
+	}
+	return &transaction{session: s, mail: m}, nil
+}
+
+// Rcpt asks where the address leads, and whether there is room.
+func (t *transaction) Rcpt(ctx context.Context, r smtpd.Rcpt) error {
+	route, err := t.h.Accounts.Resolve(ctx, r.To)
+	if err != nil {
+		return err
+	}
+	if route.Kind != accounts.Deliver {
+		return t.refuse(r.To, RouteReply(route.Kind))
+	}
+	for _, target := range route.Targets {
+		if err := t.mustHaveRoom(ctx, r.To, target); err != nil {
+			return err
+		}
+	}
+	t.recipients = append(t.recipients, r.To)
+	for _, target := range route.Targets {
+		t.addTarget(target, r.To)
+	}
+	return nil
+}
+
+// mustHaveRoom judges the quota of one mailbox.
+func (t *transaction) mustHaveRoom(ctx context.Context, to addr.Path, target accounts.Target) error {
+	if target.Quota == 0 {
+		return nil
+	}
+	_, used, err := t.h.Mailbox.Usage(ctx, target.AccountID)
+	if err != nil {
+		return err
+	}
+	if !hasRoom(target.Quota, used, t.mail.Size) {
+		return t.refuse(to, replyMailboxFull)
+	}
+	return nil
+}
+
+// refuse logs and returns what the client reads.
+func (t *transaction) refuse(to addr.Path, reply smtpd.Reply) error {
+	t.log.Info(maillog.Refused, maillog.From, t.mail.From.String(), maillog.To, to.String(), maillog.Reply, reply.String())
+	return &smtpd.Refusal{Reply: reply}
+}
+
+// diskReserve asks how much room there is, at most once a second.
+type diskReserve struct {
+	free    func() (int64, error)
+	reserve int64
+
+	mu    sync.Mutex // guards what follows
+	asked time.Time
+	full  bool
+}
+
+func (d *diskReserve) room() (bool, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.reserve <= 0 {
+		return true, nil
+	}
+	if now := time.Now(); d.asked.IsZero() || now.Sub(d.asked) >= freeSpaceFor {
+		free, err := d.free()
+		if err != nil {
+			return false, err
+		}
+		d.asked, d.full = now, free < d.reserve
+	}
+	return !d.full, nil
+}
