@@ -222,8 +222,8 @@ type writes struct{ c *Conn }
 
 func (w writes) Write(p []byte) (int, error) { return w.c.write(p) }
 
-// Stream gives fill a large buffered writer behind what is queued. What fill wrote has been sent when Stream returns nil,
-// or stays queued where it is little.
+// Stream gives fill a large buffered writer behind what is queued, and sends what fill wrote, even where it failed: the
+// answers before it are not its fault.
 func (c *Conn) Stream(fill func(w *bufio.Writer) error) error {
 	w := largeWriters.Get().(*bufio.Writer)
 	w.Reset(writes{c})
@@ -235,10 +235,7 @@ func (c *Conn) Stream(fill func(w *bufio.Writer) error) error {
 		return err
 	}
 	c.out = c.out[:0]
-	if err := fill(w); err != nil {
-		return err
-	}
-	return w.Flush()
+	return errors.Join(fill(w), w.Flush())
 }
 
 // StartTLS makes the connection a TLS one.
