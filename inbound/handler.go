@@ -81,36 +81,16 @@ func (s *session) Mail(_ context.Context, m smtpd.Mail) (smtpd.Transaction, erro
 
 // Rcpt asks where the address leads, and whether there is room.
 func (t *transaction) Rcpt(ctx context.Context, r smtpd.Rcpt) error {
-	route, err := t.h.Accounts.Resolve(ctx, r.To)
-	if err != nil {
+	route, reply, err := Judge(ctx, t.h.Accounts, t.h.Mailbox, r.To, t.mail.Size)
+	switch {
+	case err != nil:
 		return err
-	}
-	if route.Kind != accounts.Deliver {
-		return t.refuse(r.To, RouteReply(route.Kind))
-	}
-	for _, target := range route.Targets {
-		if err := t.mustHaveRoom(ctx, r.To, target); err != nil {
-			return err
-		}
+	case !reply.Positive():
+		return t.refuse(r.To, reply)
 	}
 	t.recipients = append(t.recipients, r.To)
 	for _, target := range route.Targets {
 		t.addTarget(target, r.To)
-	}
-	return nil
-}
-
-// mustHaveRoom judges the quota of one mailbox.
-func (t *transaction) mustHaveRoom(ctx context.Context, to addr.Path, target accounts.Target) error {
-	if target.Quota == 0 {
-		return nil
-	}
-	_, used, err := t.h.Mailbox.Usage(ctx, target.AccountID)
-	if err != nil {
-		return err
-	}
-	if !hasRoom(target.Quota, used, t.mail.Size) {
-		return t.refuse(to, replyMailboxFull)
 	}
 	return nil
 }
