@@ -21,10 +21,6 @@ type transaction struct {
 // data receives a message that a line with a single dot ends.
 func (s *session) data(string) Reply {
 	s.reply(replyGoAhead)
-	if err := s.conn.Flush(); err != nil {
-		s.closed = true
-		return Reply{}
-	}
 	return s.receive(&dotSource{dots: wire.NewDotReader(s.beginData())})
 }
 

@@ -2,7 +2,6 @@ package wire
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -69,11 +68,16 @@ func (c *Conn) End() time.Time { return c.end }
 // SetWriteTimeout changes how long a client may take to read what it is sent.
 func (c *Conn) SetWriteTimeout(d time.Duration) { c.writeTimeout = d }
 
-// reads is what the buffers read from. Inside a message every read has a deadline of its own, and counts for the rate.
+// reads is what the buffers read from. They do so only when a whole line is not here already, which is the one moment to
+// send what is queued: answers to pipelined commands wait for company (RFC 2920 section 3.2), and no client waits for an
+// answer that waits for the client. Inside a message every read has a deadline of its own, and counts for the rate.
 type reads struct{ c *Conn }
 
 func (r reads) Read(p []byte) (int, error) {
 	c := r.c
+	if err := c.Flush(); err != nil {
+		return 0, err
+	}
 	if c.dataTimeout == 0 {
 		return c.net.Read(p)
 	}
@@ -118,15 +122,6 @@ func (c *Conn) shrink() {
 	}
 }
 
-// HasLine tells whether another line is here already, so that the answer to this one can wait for company (RFC 2920
-// section 3.2).
-func (c *Conn) HasLine() bool { return hasLine(c.small) || c.large != nil && hasLine(c.large) }
-
-func hasLine(r *bufio.Reader) bool {
-	b, err := r.Peek(r.Buffered())
-	return err == nil && bytes.IndexByte(b, '\n') >= 0
-}
-
 // Leftover is how many octets were received and not read.
 func (c *Conn) Leftover() int {
 	n := c.small.Buffered()
@@ -136,14 +131,9 @@ func (c *Conn) Leftover() int {
 	return n
 }
 
-// ReadLine sends what is queued, unless a whole line is here already, and reads a line of at most max octets. idle says
-// that Wake may end the wait: with ErrStopping. Its other errors are those of the function ReadLine.
+// ReadLine reads a line of at most max octets. idle says that Wake may end the wait: with ErrStopping. Its other errors are
+// those of the function ReadLine.
 func (c *Conn) ReadLine(max int, deadline time.Time, idle bool) ([]byte, error) {
-	if !c.HasLine() {
-		if err := c.Flush(); err != nil {
-			return nil, err
-		}
-	}
 	if err := c.wait(earlier(deadline, c.end), idle); err != nil {
 		return nil, err
 	}
