@@ -40,7 +40,7 @@ const (
 const phraseKey = "event"
 
 // New returns a logger that writes lines of the format ("text" or "json") at or above the level.
-func New(w io.Writer, level slog.Level, format string) (*slog.Logger, error) {
+func New(w io.Writer, level slog.Leveler, format string) (*slog.Logger, error) {
 	options := &slog.HandlerOptions{Level: level, ReplaceAttr: rename}
 	switch format {
 	case "text":

@@ -38,7 +38,7 @@ func TestNew(t *testing.T) {
 	if strings.Count(out.String(), "\n") != 1 {
 		t.Errorf("an address wrote a line of its own: %q", out.String())
 	}
-	if _, err := New(&out, 0, "xml"); err == nil {
+	if _, err := New(&out, slog.LevelInfo, "xml"); err == nil {
 		t.Error("a format that does not exist was accepted")
 	}
 }
