@@ -129,10 +129,10 @@ func (r *resolver) known(a addr.Address) (Route, error) {
 	return route, err
 }
 
-// localKey is the local part as it is looked up.
+// localKey is the local part as it is looked up. A quoted one may hold an @ itself: the domain begins after the last.
 func localKey(a addr.Address) string {
-	local, _, _ := strings.Cut(a.Key(), "@")
-	return local
+	key := a.Key()
+	return key[:strings.LastIndexByte(key, '@')]
 }
 
 // exact looks for the address, with and without its tag, and returns its domain.
