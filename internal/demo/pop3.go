@@ -85,7 +85,6 @@ func (p *pop3Client) retrieve(n int) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("reading the letter: %w", err)
 	}
-	p.note("   %d octets", len(letter))
 	return letter, nil
 }
 

@@ -33,7 +33,6 @@ func dialSMTP(ctx context.Context, address, hello string, note Note) (*smtpClien
 
 // ehlo introduces the client and returns the extensions offered (RFC 5321 section 4.1.1.1).
 func (s *smtpClient) ehlo() ([]string, error) {
-	s.note("C: EHLO %s", s.hello)
 	if err := s.send("EHLO " + s.hello); err != nil {
 		return nil, err
 	}
@@ -44,9 +43,7 @@ func (s *smtpClient) ehlo() ([]string, error) {
 	if reply.Code != 250 || len(reply.Lines) == 0 {
 		return nil, fmt.Errorf("EHLO was answered with %s", reply)
 	}
-	extensions := reply.Lines[1:]
-	s.note("S: 250 %s, offering %s", reply.Lines[0], strings.Join(extensions, ", "))
-	return extensions, nil
+	return reply.Lines[1:], nil
 }
 
 // startTLS encrypts the connection (RFC 3207) and introduces the client again, as section 4.2 asks.
@@ -55,6 +52,8 @@ func (s *smtpClient) startTLS(ctx context.Context, config *tls.Config) error {
 	if err != nil {
 		return err
 	}
+	s.note("C: EHLO %s", s.hello)
+	s.note("S: 250 %s", strings.Join(extensions, ", "))
 	if !slices.Contains(extensions, "STARTTLS") {
 		return fmt.Errorf("STARTTLS is not offered")
 	}
@@ -64,7 +63,9 @@ func (s *smtpClient) startTLS(ctx context.Context, config *tls.Config) error {
 	if err := s.encrypt(ctx, config); err != nil {
 		return err
 	}
-	_, err = s.ehlo()
+	if _, err = s.ehlo(); err == nil {
+		s.note("C: EHLO %s, again and encrypted", s.hello)
+	}
 	return err
 }
 
