@@ -46,11 +46,19 @@ func resultCode(err error) int {
 	return 0
 }
 
+// isFull says whether there was no room. Growing the index of the write-ahead log in shared memory fails for that reason
+// alone, and SQLite has no better name for it than an I/O error.
+func isFull(err error) bool {
+	e, ok := errors.AsType[*sqlite.Error](err)
+	return ok && (e.Code()&0xff == sqlite3.SQLITE_FULL || e.Code() == sqlite3.SQLITE_IOERR_SHMSIZE)
+}
+
 // classify joins a driver error with the kind that callers look for.
 func classify(err error) error {
-	switch resultCode(err) {
-	case sqlite3.SQLITE_FULL:
+	if isFull(err) {
 		return fmt.Errorf("%w: %w", ErrDiskFull, err)
+	}
+	switch resultCode(err) {
 	case sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_INTERRUPT,
 		sqlite3.SQLITE_PROTOCOL, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB:
 		return fmt.Errorf("%w: %w", ErrUnavailable, err)
@@ -74,8 +82,8 @@ func openError(file string, err error) error {
 	switch code := resultCode(err); {
 	case errors.Is(err, fs.ErrPermission), code == sqlite3.SQLITE_PERM, code == sqlite3.SQLITE_READONLY:
 		return fmt.Errorf("database %s: not allowed to read and write it; it must belong to the user that runs postroom: %w", file, err)
-	case errors.Is(err, syscall.ENOSPC), code == sqlite3.SQLITE_FULL:
-		return fmt.Errorf("database %s: %w", file, errors.Join(ErrDiskFull, err))
+	case errors.Is(err, syscall.ENOSPC), isFull(err):
+		return fmt.Errorf("database %s: %w: %w", file, ErrDiskFull, err)
 	case code == sqlite3.SQLITE_CANTOPEN:
 		return fmt.Errorf("database %s: cannot be opened; see that its directory exists and belongs to the user that runs postroom: %w", file, err)
 	case code == sqlite3.SQLITE_NOTADB:
