@@ -12,7 +12,7 @@ import (
 )
 
 // TestMIMECorpus sends the public collection of broken and unusual messages through the server: what comes out is
-// what went in, octet for octet. Their line ends are made those of mail first; a message that holds a bare CR even
+// what went in, octet for octet, but for Return-Path fields, which only the final delivery may write. Their line ends are made those of mail first; a message that holds a bare CR even
 // so must be refused.
 func TestMIMECorpus(t *testing.T) {
 	root := mailtest.Vectors(t, "mime")
@@ -48,7 +48,7 @@ func TestMIMECorpus(t *testing.T) {
 			t.Errorf("%s: %s %v", path, reply, err)
 			return nil
 		}
-		sent = append(sent, message)
+		sent = append(sent, withoutReturnPath(message))
 		return nil
 	})
 	if err != nil {
@@ -59,4 +59,19 @@ func TestMIMECorpus(t *testing.T) {
 	}
 	s.expectLetters(t, sent...)
 	t.Logf("%d messages octet for octet, %d with a bare CR refused", len(sent), refused)
+}
+
+// withoutReturnPath drops that field, which is on one line wherever the collection has it, from the header.
+func withoutReturnPath(message []byte) []byte {
+	header, body, _ := bytes.Cut(message, []byte("\r\n\r\n"))
+	var kept []byte
+	for line := range bytes.Lines(append(bytes.Clone(header), "\r\n"...)) {
+		if !bytes.HasPrefix(bytes.ToLower(line), []byte("return-path:")) {
+			kept = append(kept, line...)
+		}
+	}
+	if len(kept) == len(header)+2 {
+		return message
+	}
+	return append(append(kept, "\r\n"...), body...)
 }
