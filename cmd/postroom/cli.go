@@ -1,0 +1,98 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/alecthomas/kong"
+
+	"github.com/postroom/postroom/accounts"
+)
+
+// defaultConfig is read when --config names no other file.
+const defaultConfig = "/etc/postroom/postroom.toml"
+
+// commandLine is the whole command line, as a table.
+type commandLine struct {
+	File string `name:"config" short:"c" placeholder:"FILE" default:"${config}" help:"Read the configuration from FILE (default: ${config})."`
+
+	Serve   serveCommand   `cmd:"" help:"Receive mail and hand it out, until told to stop."`
+	Config  configCommand  `cmd:"" help:"Check or print the configuration."`
+	Domain  domainCommand  `cmd:"" help:"The domains that mail is received for."`
+	Account accountCommand `cmd:"" help:"The accounts that mail is kept for."`
+	Alias   aliasCommand   `cmd:"" help:"Addresses that lead to other addresses."`
+	Resolve resolveCommand `cmd:"" help:"Show where mail for an address goes. Exit status 0: it is accepted, 1: refused."`
+	Demo    demoCommand    `cmd:"" help:"Show the whole server at work on this machine: no root, no DNS, no certificate."`
+	Version versionCommand `cmd:"" help:"Print the version."`
+}
+
+// program is what every command gets: the world outside of it.
+type program struct {
+	stdin  io.Reader
+	stdout io.Writer // what was asked for
+	stderr io.Writer // everything else: what was done, what went wrong, the log
+
+	passwords  accounts.Options // how passwords are hashed; tests hash cheaply
+	configFile string
+}
+
+// say tells people what was done. It does not go to standard output, which holds only what a program may want to read.
+func (p *program) say(format string, args ...any) {
+	fmt.Fprintf(p.stderr, format+"\n", args...)
+}
+
+// run runs one command line and returns its exit status.
+func (p *program) run(ctx context.Context, args []string) int {
+	var line commandLine
+	helped := false // kong prints the help, then calls Exit and, where that returns, goes on
+	parser, err := kong.New(&line,
+		kong.Name("postroom"),
+		kong.Description("The mail server for your own domain."),
+		kong.UsageOnError(),
+		kong.ConfigureHelp(kong.HelpOptions{Compact: true}),
+		kong.Vars{"config": defaultConfig},
+		kong.Writers(p.stdout, p.stderr),
+		kong.Exit(func(int) { helped = true }),
+		kong.BindTo(ctx, (*context.Context)(nil)),
+	)
+	if err != nil {
+		panic(err) // the table above is wrong: our own bug
+	}
+	parsed, err := parser.Parse(args)
+	switch {
+	case helped:
+		return statusDone
+	case err != nil:
+		p.say("postroom: %s", wrongUsage(err))
+		return statusUsage
+	}
+	p.configFile = line.File
+	if err := parsed.Run(p); err != nil {
+		status, sentence := explain(err)
+		switch {
+		case sentence == "": // what was printed says it all
+		case status == statusConfig:
+			p.say("%s", sentence) // each line begins with file:line
+		default:
+			p.say("postroom: %s", sentence)
+		}
+		return status
+	}
+	return statusDone
+}
+
+// wrongUsage says what is wrong with a command line, and what is right.
+func wrongUsage(err error) string {
+	words := "postroom"
+	usage := ""
+	if wrong, ok := errors.AsType[*kong.ParseError](err); ok && wrong.Context != nil {
+		if node := wrong.Context.Selected(); node != nil {
+			words = "postroom " + node.Path()
+			usage = "usage: " + strings.TrimSpace("postroom "+node.Summary()) + "; "
+		}
+	}
+	return fmt.Sprintf("%s; %s`%s --help` tells more", err, usage, words)
+}

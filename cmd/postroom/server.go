@@ -1,0 +1,260 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/postroom/postroom/accounts"
+	"github.com/postroom/postroom/inbound"
+	"github.com/postroom/postroom/internal/config"
+	"github.com/postroom/postroom/internal/limit"
+	"github.com/postroom/postroom/internal/listen"
+	"github.com/postroom/postroom/internal/maillog"
+	"github.com/postroom/postroom/pop3d"
+	"github.com/postroom/postroom/retrieval"
+	"github.com/postroom/postroom/smtpd"
+	"github.com/postroom/postroom/tlsconf"
+)
+
+const (
+	// purgeInterval is how often the mail of accounts that were removed 30 days ago is looked for.
+	purgeInterval = 24 * time.Hour
+	// patience is how long busy sessions may go on when the server stops.
+	patience = 30 * time.Second
+)
+
+// The services, by the names of their listeners in the configuration and in systemd's socket units.
+const (
+	serviceSMTP  = "smtp"
+	servicePOP3  = "pop3"
+	servicePOP3S = "pop3s"
+)
+
+// listeners are the open ports of each service.
+type listeners map[string][]net.Listener
+
+// openListeners opens all ports, or none.
+func openListeners(given listen.Sockets, c *config.Config) (listeners, error) {
+	all := listeners{}
+	for name, addrs := range map[string][]string{
+		serviceSMTP: c.Listen.SMTP, servicePOP3: c.Listen.POP3, servicePOP3S: c.Listen.POP3S,
+	} {
+		open, err := given.Open(name, addrs)
+		if err != nil {
+			all.close()
+			return nil, err
+		}
+		for _, l := range open {
+			all[name] = append(all[name], listen.Proxied(listen.Patient(l), c.Proxy.Prefixes()))
+		}
+	}
+	return all, nil
+}
+
+func (all listeners) close() {
+	for _, open := range all {
+		for _, l := range open {
+			_ = l.Close() // nothing was accepted yet
+		}
+	}
+}
+
+// engine is what smtpd and pop3d have in common.
+type engine interface {
+	Serve(net.Listener) error
+	Shutdown(context.Context) error
+}
+
+// server is the whole mail server, assembled from its configuration. serve and demo run the same one.
+type server struct {
+	config       *config.Config
+	log          *slog.Logger
+	listeners    listeners
+	stores       *stores
+	certificates *tlsconf.Source
+	fetching     *retrieval.Handler
+	engines      map[string]engine
+
+	failed  chan error // the first port that does not work any more
+	cancel  context.CancelFunc
+	running sync.WaitGroup
+}
+
+// newServer opens and joins everything, and takes the listeners over. Start makes it serve. ctx ends its work at once;
+// Shutdown ends it gently.
+func newServer(ctx context.Context, c *config.Config, open listeners, passwords accounts.Options, log *slog.Logger) (_ *server, err error) {
+	s := &server{config: c, log: log, listeners: open, failed: make(chan error, 1), cancel: func() {}}
+	defer func() {
+		if err != nil {
+			open.close()
+			err = errors.Join(err, s.close())
+		}
+	}()
+	if s.stores, err = openStores(ctx, c, passwords, log); err != nil {
+		return nil, err
+	}
+	if err := s.stores.db.LockServer(); err != nil {
+		return nil, err
+	}
+	spool, err := emptySpool(c.DataDir)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.stores.mailbox.Sweep(ctx); err != nil {
+		return nil, fmt.Errorf("sweep the store: %w", err)
+	}
+	s.certificates, err = tlsconf.Open(ctx, tlsconf.Options{
+		Source: c.TLS.Source, CertFile: c.TLS.Cert, KeyFile: c.TLS.Key, DataDir: c.DataDir, Hostname: c.Hostname, Log: log,
+	})
+	if err != nil {
+		return nil, err
+	}
+	return s, s.assemble(ctx, spool)
+}
+
+// emptySpool makes the folder for letters that are on their way in. What is left there belongs to no session: the caller
+// holds the server's lock.
+func emptySpool(dataDir string) (string, error) {
+	dir := filepath.Join(dataDir, "spool")
+	if err := os.RemoveAll(dir); err != nil {
+		return "", err
+	}
+	return dir, os.Mkdir(dir, 0o700)
+}
+
+// assemble joins the engines with the stories.
+func (s *server) assemble(ctx context.Context, spool string) error {
+	c := s.config
+	receiving, err := inbound.New(inbound.Options{
+		Hostname: c.Hostname, Accounts: s.stores.accounts, Mailbox: s.stores.mailbox, DB: s.stores.db,
+		SpoolDir: spool, Reserve: int64(c.Limits.DiskReserve), Log: s.log,
+	})
+	if err != nil {
+		return err
+	}
+	s.fetching = retrieval.New(ctx, s.stores.accounts, s.stores.mailbox, s.log)
+	connections := limit.NewConnections(limit.ConnectionLimits{
+		Total:      c.Limits.Connections,
+		Group:      map[string]int{serviceSMTP: c.Limits.Connections * 3 / 4}, // strangers cannot keep owners out
+		PerAddress: c.Limits.ConnectionsPerAddress,
+		PerAccount: c.Limits.ConnectionsPerAccount,
+	})
+	s.engines = map[string]engine{
+		serviceSMTP: &smtpd.Server{
+			Hostname: c.Hostname, Handler: receiving, TLS: s.certificates.ForMX(), Log: s.log,
+			Limits:      smtpd.Limits{MessageSize: int64(c.Limits.MessageSize), Recipients: c.Limits.Recipients},
+			Connections: connections, Group: serviceSMTP,
+		},
+		servicePOP3: &pop3d.Server{
+			Hostname: c.Hostname, Handler: s.fetching, TLS: s.certificates.ForLogins(), Log: s.log,
+			Connections: connections, Group: servicePOP3,
+		},
+		servicePOP3S: &pop3d.Server{
+			Hostname: c.Hostname, Handler: s.fetching, TLS: s.certificates.ForLogins(), ImplicitTLS: true, Log: s.log,
+			Connections: connections, Group: servicePOP3,
+		},
+	}
+	return nil
+}
+
+// Start serves until Shutdown.
+func (s *server) Start(ctx context.Context) {
+	ctx, s.cancel = context.WithCancel(ctx)
+	for _, name := range []string{serviceSMTP, servicePOP3, servicePOP3S} {
+		for _, l := range s.listeners[name] {
+			s.running.Go(func() { s.serve(name, l) })
+			s.log.Info(maillog.Listening, maillog.Service, name, maillog.Addr, l.Addr().String())
+		}
+	}
+	for _, note := range s.config.Notes() {
+		s.log.Warn("not served", "note", note)
+	}
+	s.running.Go(func() { s.purge(ctx) })
+}
+
+// serve runs one port. One that fails ends the server: an operator sees that, and a silent port is seen by nobody.
+func (s *server) serve(name string, l net.Listener) {
+	err := s.engines[name].Serve(l)
+	if errors.Is(err, smtpd.ErrServerClosed) || errors.Is(err, pop3d.ErrServerClosed) {
+		return
+	}
+	select {
+	case s.failed <- fmt.Errorf("the port %s (%s) failed: %w", l.Addr(), name, err):
+	default: // another one failed first
+	}
+}
+
+// purge erases the accounts that were removed 30 days ago, now and then every day.
+func (s *server) purge(ctx context.Context) {
+	ticker := time.NewTicker(purgeInterval)
+	defer ticker.Stop()
+	for {
+		if err := s.purgeOnce(ctx); err != nil && ctx.Err() == nil {
+			s.log.Error("removed accounts not erased", maillog.Err, err)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+	}
+}
+
+func (s *server) purgeOnce(ctx context.Context) error {
+	ids, err := s.stores.accounts.Expired(ctx)
+	if err != nil {
+		return err
+	}
+	for _, id := range ids {
+		if err := s.stores.erase(ctx, id); err != nil {
+			return err
+		}
+		s.log.Info("removed account erased", maillog.Account, id)
+	}
+	return nil
+}
+
+// Shutdown tells idle clients to come back, waits for busy ones until ctx ends, and closes everything.
+func (s *server) Shutdown(ctx context.Context) error {
+	s.cancel()
+	var ending sync.WaitGroup
+	for name, e := range s.engines {
+		ending.Go(func() {
+			if err := e.Shutdown(ctx); err != nil {
+				s.log.Warn("sessions were cut off", maillog.Service, name)
+			}
+		})
+	}
+	ending.Wait()
+	s.running.Wait()
+	return s.close()
+}
+
+// close closes what newServer opened, in the opposite order. It may be incomplete.
+func (s *server) close() (err error) {
+	if s.fetching != nil {
+		s.fetching.Close()
+	}
+	if s.certificates != nil {
+		s.certificates.Close()
+	}
+	if s.stores != nil {
+		err = s.stores.close()
+	}
+	return err
+}
+
+// address is where a service listens first.
+func (s *server) address(service string) string {
+	if open := s.listeners[service]; len(open) > 0 {
+		return open[0].Addr().String()
+	}
+	return ""
+}
