@@ -196,7 +196,7 @@ func (c *accountRemove) Run(ctx context.Context, p *program) error {
 			return nil
 		}
 		if err := s.erase(ctx, id); err != nil {
-			return fmt.Errorf("%s is removed, but not all of it is erased; the server does so in 30 days: %w", c.Address.Unicode(), err)
+			return fmt.Errorf("%s is removed, and the server erases what is left of it after 30 days: %w", c.Address.Unicode(), err)
 		}
 		p.say("%s and all of its mail are gone.", c.Address.Unicode())
 		return nil

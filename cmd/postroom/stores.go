@@ -60,7 +60,10 @@ func (s *stores) erase(ctx context.Context, account int64) error {
 	if err := s.accounts.Forget(ctx, account); err != nil {
 		return err
 	}
-	return s.db.TruncateLog(ctx)
+	if err := s.db.TruncateLog(ctx); err != nil {
+		return fmt.Errorf("account %d is erased, but copies stay in the database's log until it is emptied: %w", account, err)
+	}
+	return nil
 }
 
 // withStores runs fn on the stores of the configured database, as the owner of the data directory.
