@@ -1,0 +1,341 @@
+package inbound
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"golang.org/x/crypto/bcrypt"
+
+	"github.com/postroom/postroom/accounts"
+	"github.com/postroom/postroom/internal/addr"
+	"github.com/postroom/postroom/internal/database"
+	"github.com/postroom/postroom/internal/database/databasetest"
+	"github.com/postroom/postroom/internal/maillog"
+	"github.com/postroom/postroom/internal/mailtest"
+	"github.com/postroom/postroom/internal/message"
+	"github.com/postroom/postroom/internal/wire"
+	"github.com/postroom/postroom/mailbox"
+	"github.com/postroom/postroom/smtpd"
+)
+
+// world is a server with a few accounts, as testdata/rcpt.txt describes it.
+type world struct {
+	t        *testing.T
+	db       *database.DB
+	accounts *accounts.Service
+	mailbox  *mailbox.Store
+	handler  *Handler
+	id       map[string]int64
+}
+
+func must[T any](value T, err error) T {
+	if err != nil {
+		panic(err)
+	}
+	return value
+}
+
+func newWorld(t *testing.T) *world {
+	t.Helper()
+	w := &world{t: t, db: databasetest.Open(t), id: map[string]int64{}}
+	ctx := t.Context()
+	w.accounts = must(accounts.New(ctx, w.db, accounts.Options{Cost: bcrypt.MinCost, Iterations: 1}))
+	t.Cleanup(w.accounts.Close)
+	w.mailbox = must(mailbox.New(w.db, mailbox.Options{}))
+	t.Cleanup(func() { _ = w.mailbox.Close() })
+	for _, name := range []string{"example.org", "other.example", "catch.example", "empty.example"} {
+		if err := w.accounts.AddDomain(ctx, must(addr.ParseDomain(name))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for address, quota := range map[string]int64{"anna@example.org": 0, "ben@other.example": 0} {
+		w.add(address, quota)
+	}
+	w.add("small@example.org", 1000)
+	w.add("full@example.org", 1)
+	w.fill("full@example.org")
+	err := w.accounts.AddAlias(ctx, must(addr.Parse("team@example.org")), []addr.Address{must(addr.Parse("anna@example.org")), must(addr.Parse("ben@other.example"))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	catchAll := "anna@example.org"
+	if err := w.accounts.SetDomain(ctx, must(addr.ParseDomain("catch.example")), accounts.DomainSettings{CatchAll: &catchAll}); err != nil {
+		t.Fatal(err)
+	}
+	w.handler = must(New(Options{Hostname: "mail.example.org", Accounts: w.accounts, Mailbox: w.mailbox, DB: w.db, SpoolDir: t.TempDir()}))
+	return w
+}
+
+func (w *world) add(address string, quota int64) {
+	w.t.Helper()
+	a, err := w.accounts.AddAccount(w.t.Context(), accounts.NewAccount{Address: must(addr.Parse(address)), Password: "correct horse", Quota: quota})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.id[address] = a.ID
+}
+
+// fill puts one small letter into a mailbox.
+func (w *world) fill(address string) {
+	w.t.Helper()
+	staged := must(w.mailbox.Stage(w.t.Context(), message.NewID(), 4, strings.NewReader("x\r\n\r\n"[:4])))
+	err := w.db.Write(w.t.Context(), func(tx *database.Tx) error {
+		_, err := w.mailbox.Deliver(tx, staged, []mailbox.Delivery{{AccountID: w.id[address]}})
+		return err
+	})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+// letters returns what an account has.
+func (w *world) letters(address string) (all []string) {
+	w.t.Helper()
+	snapshot := must(w.mailbox.Snapshot(w.t.Context(), w.id[address]))
+	for _, e := range snapshot.All() {
+		r, size, err := w.mailbox.Open(w.t.Context(), w.id[address], e.UID)
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		b, err := io.ReadAll(r)
+		if err != nil || int64(len(b)) != size || size != e.Size {
+			w.t.Errorf("%d octets read, %d announced, %v", len(b), size, err)
+		}
+		all = append(all, string(b))
+	}
+	return all
+}
+
+func (w *world) server() *smtpd.Server {
+	return &smtpd.Server{Hostname: "mail.example.org", Handler: w.handler}
+}
+
+func TestRcpt(t *testing.T) {
+	mailtest.RunDialogue(t, "testdata/rcpt.txt", func(t *testing.T, conn net.Conn) {
+		newWorld(t).server().ServeConn(conn)
+	})
+}
+
+// send hands a letter over and returns the last reply.
+func (w *world) send(script string) {
+	w.t.Helper()
+	client, server := net.Pipe()
+	done := make(chan struct{})
+	go func() { defer close(done); w.server().ServeConn(server) }()
+	if err := mailtest.Play(client, script); err != nil {
+		w.t.Error(err)
+	}
+	_ = client.Close()
+	<-done
+}
+
+// TestKept shows what is kept of a letter: once per mailbox, octet for octet behind the trace fields, without forged
+// Return-Path fields, with a line end at the end, and with its ledger rows.
+func TestKept(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.send(`C! "EHLO <evil>\r\nMAIL FROM:<ben@outside.example>\r\nRCPT TO:<anna+tag@example.org>\r\nRCPT TO:<team@example.org>\r\nRCPT TO:<nobody@example.org>\r\n"
+			S~ 550 5.1.1 *
+			C: DATA
+			S: 354 *
+			C: return-path: <forged@example.net>
+			C: Subject: one
+			C:
+			C: ..body
+			C: .
+			S: 250 2.0.0 * is kept
+			C! "MAIL FROM:<>\r\nRCPT TO:<postmaster>\r\nBDAT 4 LAST\r\nlast"
+			S~ 250 2.0.0 * is kept`)
+		anna := w.letters("anna@example.org")
+		if len(anna) != 2 {
+			t.Fatalf("anna has %d letters: %q", len(anna), anna)
+		}
+		for _, want := range []string{"Return-Path: <ben@outside.example>\r\nDelivered-To: anna+tag@example.org\r\nReceived: from ", "Subject: one\r\n\r\n.body\r\n"} {
+			if !strings.Contains(anna[0], want) {
+				t.Errorf("no %q in %q", want, anna[0])
+			}
+		}
+		if strings.Contains(anna[0], "forged") || strings.Contains(anna[0], "<evil>") || strings.Contains(anna[0], "for <") {
+			t.Errorf("kept %q", anna[0])
+		}
+		if !strings.HasPrefix(anna[1], "Return-Path: <>\r\nDelivered-To: anna@example.org\r\n") || !strings.HasSuffix(anna[1], "\r\nlast\r\n") {
+			t.Errorf("kept %q", anna[1])
+		}
+		if ben := w.letters("ben@other.example"); len(ben) != 1 || !strings.Contains(ben[0], "Delivered-To: team@example.org\r\n") {
+			t.Errorf("ben has %q", ben)
+		}
+		rows := must(maillog.OfAccount(t.Context(), w.db, w.id["anna@example.org"], 10))
+		if len(rows) != 2 || rows[1].Kind != maillog.KindStored || rows[1].ReversePath != "<ben@outside.example>" || rows[1].Recipient != "anna+tag@example.org" {
+			t.Errorf("ledger %+v", rows)
+		}
+	})
+}
+
+// TestRefusedAfterData shows that what is refused, and what fails, leaves nothing behind.
+func TestRefusedAfterData(t *testing.T) {
+	const envelope = `C! "EHLO c\r\nMAIL FROM:<ben@outside.example>\r\nRCPT TO:<anna@example.org>\r\nDATA\r\n"
+		S~ 354 *
+		`
+	for _, tc := range []struct {
+		name, script string
+		prepare      func(w *world)
+	}{
+		{"loop", envelope + fmt.Sprintf("C! %q\nS: 554 5.4.6 *\nC: NOOP\nS: 250 *", strings.Repeat("Received: x\r\n", 101)+"\r\n.\r\n"), nil},
+		{"header too large", envelope + fmt.Sprintf("C! %q\nS: 552 5.3.4 *\nC: NOOP\nS: 250 *", strings.Repeat("X: "+strings.Repeat("y", 990)+"\r\n", 300)+"\r\n.\r\n"), nil},
+		{"too many fields", envelope + fmt.Sprintf("C! %q\nS: 552 5.3.4 *", strings.Repeat("X:\r\n", 2001)+"\r\n.\r\n"), nil},
+		{"bare LF", envelope + `C! "Subject: x\n\r\n.\r\n"
+			S: 550 5.5.2 *`, nil},
+		{"the database is closed", envelope + `C! "x\r\n.\r\n"
+			S: 451 4.3.0 local error, try again later (session *)`, func(w *world) { w.handler.DB = closedDB(w.t) }},
+		{"the spool cannot be written", envelope + fmt.Sprintf("C! %q\nS: 451 4.3.0 *", strings.Repeat(strings.Repeat("z", 70)+"\r\n", 5000)+".\r\n"),
+			func(w *world) { w.handler.SpoolDir += "/not-there" }},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t)
+				if tc.prepare != nil {
+					tc.prepare(w)
+				}
+				w.send(tc.script)
+				if all := w.letters("anna@example.org"); len(all) > 0 {
+					t.Errorf("kept %.300q", all)
+				}
+			})
+		})
+	}
+}
+
+func closedDB(t *testing.T) *database.DB {
+	db := must(database.Open(t.Context(), database.Options{DataDir: t.TempDir()}))
+	if err := db.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return db
+}
+
+// TestDiskReserve shows that mail is told to come back below the reserve, and taken again above it.
+func TestDiskReserve(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		free, asked := int64(999), 0
+		d := &diskReserve{reserve: 1000, free: func() (int64, error) { asked++; return free, nil }}
+		for _, step := range []struct {
+			free  int64
+			wait  time.Duration
+			room  bool
+			asked int
+		}{
+			{999, 0, false, 1},
+			{5000, 0, false, 1}, // the answer counts for a second
+			{5000, freeSpaceFor, true, 2},
+			{0, freeSpaceFor, false, 3},
+		} {
+			time.Sleep(step.wait)
+			free = step.free
+			if room, err := d.room(); room != step.room || err != nil || asked != step.asked {
+				t.Errorf("%+v: room %t, %v, asked %d times", step, room, err, asked)
+			}
+		}
+		broken := &diskReserve{reserve: 1, free: func() (int64, error) { return 0, errors.New("no answer") }}
+		if _, err := broken.room(); err == nil {
+			t.Error("an error is room")
+		}
+		if room, err := (&diskReserve{}).room(); !room || err != nil {
+			t.Error("without a reserve there is always room")
+		}
+		w := newWorld(t)
+		w.handler.disk = diskReserve{reserve: 1000, free: func() (int64, error) { return 0, nil }}
+		w.send("C! \"EHLO c\\r\\nMAIL FROM:<a@b.example>\\r\\n\"\nS~ 452 4.3.1 *")
+	})
+}
+
+func TestDecide(t *testing.T) {
+	header := func(n int) *message.Header {
+		return must(message.ReadHeader(strings.NewReader(strings.Repeat("Received: x\r\n", n)+"\r\n"), message.HeaderLimits{}))
+	}
+	for _, tc := range []struct {
+		name string
+		f    facts
+		want wire.Reply
+	}{
+		{"ordinary", facts{header(3)}, wire.Reply{}},
+		{"no header at all", facts{header(0)}, wire.Reply{}},
+		{"a hundred hops", facts{header(100)}, wire.Reply{}},
+		{"one more", facts{header(101)}, replyLoop},
+		{"header over the limits", facts{}, replyHeaderTooLarge},
+	} {
+		if got := decide(tc.f); got.String() != tc.want.String() {
+			t.Errorf("%s: %v, want %v", tc.name, got, tc.want)
+		}
+	}
+}
+
+func TestRouteReply(t *testing.T) {
+	for kind, want := range map[accounts.RouteKind]int{
+		accounts.Deliver: 250, accounts.UnknownUser: 550, accounts.NotOurs: 550, accounts.Routing: 550, accounts.NobodyYet: 451, 200: 451,
+	} {
+		if got := RouteReply(kind); got.Code != want {
+			t.Errorf("%v: %v, want %d", kind, got, want)
+		}
+	}
+}
+
+func TestHasRoom(t *testing.T) {
+	for _, tc := range []struct {
+		quota, used, announced int64
+		want                   bool
+	}{
+		{0, 1 << 40, 1 << 40, true},
+		{100, 0, 0, true},
+		{100, 99, 0, true}, // may overshoot by its own size
+		{100, 100, 0, false},
+		{100, 50, 50, true},
+		{100, 50, 51, false},
+		{100, 0, 101, false},
+	} {
+		if got := hasRoom(tc.quota, tc.used, tc.announced); got != tc.want {
+			t.Errorf("quota %d, used %d, announced %d: %t", tc.quota, tc.used, tc.announced, got)
+		}
+	}
+}
+
+func TestNew(t *testing.T) {
+	if _, err := New(Options{}); err == nil {
+		t.Error("a handler with nothing to work with")
+	}
+}
+
+// BenchmarkReceive is the whole receive story without a network: envelope, spool, header, one durable write of 10 KB.
+func BenchmarkReceive(b *testing.B) {
+	db := databasetest.Open(b)
+	ctx := context.Background()
+	a := must(accounts.New(ctx, db, accounts.Options{Cost: bcrypt.MinCost, Iterations: 1}))
+	defer a.Close()
+	m := must(mailbox.New(db, mailbox.Options{}))
+	defer m.Close()
+	if err := a.AddDomain(ctx, must(addr.ParseDomain("example.org"))); err != nil {
+		b.Fatal(err)
+	}
+	anna := must(addr.Parse("anna@example.org"))
+	must(a.AddAccount(ctx, accounts.NewAccount{Address: anna, Password: "correct horse"}))
+	h := must(New(Options{Hostname: "mail.example.org", Accounts: a, Mailbox: m, DB: db, SpoolDir: b.TempDir()}))
+	session := must(h.Connect(ctx, &smtpd.Client{ID: "x", Hello: "c", Remote: netip.MustParseAddrPort("192.0.2.1:1")}))
+	letter := "Subject: x\r\n\r\n" + strings.Repeat(strings.Repeat("y", 98)+"\r\n", 100)
+	b.ReportAllocs()
+	b.SetBytes(int64(len(letter)))
+	for b.Loop() {
+		tx := must(session.Mail(ctx, smtpd.Mail{}))
+		if err := tx.Rcpt(ctx, smtpd.Rcpt{To: addr.Path{Address: anna}}); err != nil {
+			b.Fatal(err)
+		}
+		must(tx.Data(ctx, strings.NewReader(letter)))
+		tx.Close()
+	}
+}
