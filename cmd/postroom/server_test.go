@@ -362,18 +362,19 @@ func TestLoginsTakeEffect(t *testing.T) {
 				t.Fatalf("before: %s", answer)
 			}
 			r.must("", strings.Fields(tc.command)...)
-			start := time.Now()
+			changed := time.Now()
 			for err := error(nil); err == nil; { // -ERR, perhaps, and then the end
 				_, err = session.ReadLine()
 				if timeout, ok := errors.AsType[net.Error](err); ok && timeout.Timeout() {
 					t.Fatal("the open session went on")
 				}
 			}
-			if took := time.Since(start); took > soon {
-				t.Errorf("the open session ended after %v", took)
+			for answer == "+OK" && time.Since(changed) < soon { // a remembered login is good until the server has noticed
+				session, answer = r.logIn(tc.login, tc.password)
+				session.Close()
 			}
-			if _, answer := r.logIn(tc.login, tc.password); !strings.HasPrefix(answer, "-ERR [AUTH]") {
-				t.Errorf("after: %s", answer)
+			if took := time.Since(changed); took > soon || !strings.HasPrefix(answer, "-ERR [AUTH]") {
+				t.Errorf("%v after the change: %s", took, answer)
 			}
 		})
 	}
