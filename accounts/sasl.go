@@ -10,10 +10,10 @@ import (
 
 // The mechanisms, strongest first, as clients prefer them in this order.
 const (
-	scramPlus = "SCRAM-SHA-256-PLUS"
-	scram     = "SCRAM-SHA-256"
-	plain     = "PLAIN"
-	loginMech = "LOGIN"
+	mechScramPlus = "SCRAM-SHA-256-PLUS"
+	mechScram     = "SCRAM-SHA-256"
+	mechPlain     = "PLAIN"
+	mechLogin     = "LOGIN"
 )
 
 // Mechanisms lists what can be offered on a connection: nothing without TLS, channel binding only where TLS has the
@@ -23,14 +23,14 @@ func (s *Service) Mechanisms(state *tls.ConnectionState) []string {
 	case state == nil:
 		return nil
 	case channelBinding(state) == nil:
-		return []string{scram, plain, loginMech}
+		return []string{mechScram, mechPlain, mechLogin}
 	}
-	return []string{scramPlus, scram, plain, loginMech}
+	return []string{mechScramPlus, mechScram, mechPlain, mechLogin}
 }
 
 // channelBinding is tls-exporter, RFC 9266 section 4. It is nil where the connection has none.
 func channelBinding(state *tls.ConnectionState) []byte {
-	if state == nil {
+	if state == nil || !state.HandshakeComplete {
 		return nil
 	}
 	b, err := state.ExportKeyingMaterial("EXPORTER-Channel-Binding", nil, 32)
@@ -58,13 +58,13 @@ func (s *Service) SASL(name string, p Peer) (*Exchange, error) {
 		return nil, ErrMalformed
 	}
 	switch name {
-	case plain:
+	case mechPlain:
 		return &Exchange{mechanism: &plainExchange{s, p}}, nil
-	case loginMech:
+	case mechLogin:
 		return &Exchange{mechanism: &loginExchange{s: s, p: p}}, nil
-	case scram:
+	case mechScram:
 		return &Exchange{mechanism: &scramExchange{s: s, p: p}}, nil
-	case scramPlus:
+	case mechScramPlus:
 		if binding := channelBinding(p.TLS); binding != nil {
 			return &Exchange{mechanism: &scramExchange{s: s, p: p, binding: binding}}, nil
 		}

@@ -35,6 +35,15 @@ func (h *history) mark(in map[int]bool, numbers ...int) {
 	}
 }
 
+// clear takes back what was unclear until the answer came.
+func (h *history) clear(numbers []int) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, n := range numbers {
+		delete(h.unclear, n)
+	}
+}
+
 // crashLetter has a body that betrays a missing or foreign piece: its number on every line, and its length.
 func crashLetter(n int) []byte {
 	lines := 1 + n%400
@@ -107,6 +116,7 @@ func (h *history) deleteUntilCut(t *testing.T, s *server) {
 			return
 		}
 		h.mark(h.gone, numbers...)
+		h.clear(numbers)
 	}
 }
 
