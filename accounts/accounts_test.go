@@ -492,6 +492,17 @@ func TestRemembered(t *testing.T) {
 	})
 }
 
+// TestDummyHash shows that a made-up hash is compared like a real one: same cost, wrong password.
+func TestDummyHash(t *testing.T) {
+	h := dummyHash(5)
+	if cost, err := bcrypt.Cost(h); err != nil || cost != 5 {
+		t.Errorf("cost %d, %v", cost, err)
+	}
+	if err := bcrypt.CompareHashAndPassword(h, []byte("x")); !errors.Is(err, bcrypt.ErrMismatchedHashAndPassword) {
+		t.Errorf("got %v", err)
+	}
+}
+
 func BenchmarkResolve(b *testing.B) {
 	db := databasetest.Open(b)
 	s, err := New(b.Context(), db, Options{Cost: bcrypt.MinCost, Iterations: 1})

@@ -167,6 +167,23 @@ func TestKnownKeys(t *testing.T) {
 	}
 }
 
+// TestExample keeps the example that is handed out equal to the defaults.
+func TestExample(t *testing.T) {
+	example, err := os.ReadFile("../../deploy/postroom.toml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := Default()
+	c.Hostname = "mail.example.org"
+	var b strings.Builder
+	if err := c.Print(&b); err != nil {
+		t.Fatal(err)
+	}
+	if b.String() != string(example) {
+		t.Errorf("deploy/postroom.toml is not what config print says:\n%s", b.String())
+	}
+}
+
 func TestParseSize(t *testing.T) {
 	for text, want := range map[string]Size{"0": 0, "17": 17, "1 KiB": 1024, "2MiB": 2 << 20, "3 GiB": 3 << 30, "1GB": 1e9, "5M": 5 << 20, "7 B": 7} {
 		got, err := ParseSize(text)
