@@ -82,7 +82,7 @@ func (h *Handler) endInvalid(ctx context.Context, changed <-chan struct{}) {
 
 // Connect begins a session. Everybody may connect.
 func (h *Handler) Connect(_ context.Context, c *pop3d.Client) (pop3d.Session, error) {
-	return &session{h: h, c: c, log: h.log.With(maillog.SessionID, c.ID, maillog.Remote, c.Remote.Addr().String())}, nil
+	return &session{h: h, c: c, log: h.log.With(maillog.Service, "pop3", maillog.SessionID, c.ID, maillog.Remote, c.Remote.Addr().String())}, nil
 }
 
 // session is one connection.
