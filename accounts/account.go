@@ -3,6 +3,7 @@ package accounts
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"time"
 
@@ -177,6 +178,24 @@ func mustNotBeTarget(tx *database.Tx, a addr.Address) error {
 	}
 	_, err = none(err)
 	return err
+}
+
+// ErrGone says that an account was removed since it was looked up.
+var ErrGone = errors.New("the account was just removed")
+
+// MustBeThere fails with ErrGone where one of the accounts was removed. It belongs into the write that gives them something:
+// a letter whose recipient was accepted before must not land in an account whose mail has been erased.
+func MustBeThere(tx *database.Tx, ids ...int64) error {
+	for _, id := range ids {
+		var n int
+		if err := tx.QueryRow("SELECT count(*) FROM accounts WHERE id = ? AND removed = 0", id).Scan(&n); err != nil {
+			return wrap("look for account", err)
+		}
+		if n == 0 {
+			return ErrGone
+		}
+	}
+	return nil
 }
 
 // Expired returns the accounts that were removed 30 days ago or earlier: their mail is to be erased, and then Forget is

@@ -459,6 +459,7 @@ func TestRemembered(t *testing.T) {
 			_, err := w.s.LogIn(t.Context(), peer("192.0.2.1"), "anna@example.org", password)
 			return err
 		}
+		synctest.Wait() // until the service has heard of the accounts that were added
 		w.check(logIn())
 		for range cap(w.s.hashing.slots) { // nobody can hash now
 			w.s.hashing.slots <- struct{}{}

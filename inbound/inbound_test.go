@@ -195,6 +195,17 @@ func TestRefusedAfterData(t *testing.T) {
 			S: 550 5.5.2 *`, nil},
 		{"the database is closed", envelope + `C! "x\r\n.\r\n"
 			S: 451 4.3.0 local error, try again later (session *)`, func(w *world) { w.handler.DB = closedDB(w.t) }},
+		{"the account is removed meanwhile", envelope + "C: <wait 2s>\n" + `C! "x\r\n.\r\n"
+			S: 451 4.2.1 *`, func(w *world) {
+			time.AfterFunc(time.Second, func() {
+				for _, alias := range []string{"team@example.org"} {
+					must(0, w.accounts.RemoveAlias(w.t.Context(), must(addr.Parse(alias))))
+				}
+				none := ""
+				must(0, w.accounts.SetDomain(w.t.Context(), must(addr.ParseDomain("catch.example")), accounts.DomainSettings{CatchAll: &none}))
+				must(w.accounts.Remove(w.t.Context(), must(addr.Parse("anna@example.org"))))
+			})
+		}},
 		{"the spool cannot be written", envelope + fmt.Sprintf("C! %q\nS: 451 4.3.0 *", strings.Repeat(strings.Repeat("z", 70)+"\r\n", 5000)+".\r\n"),
 			func(w *world) { w.handler.SpoolDir += "/not-there" }},
 	} {

@@ -61,7 +61,10 @@ func (t *transaction) Data(ctx context.Context, body io.Reader) (smtpd.Reply, er
 		return refused, nil
 	}
 	id := message.NewID()
-	if err := t.keep(ctx, id, spool, header); err != nil {
+	switch err := t.keep(ctx, id, spool, header); {
+	case errors.Is(err, accounts.ErrGone):
+		return replyGone, nil
+	case err != nil:
 		return smtpd.Reply{}, fmt.Errorf("inbound: keep %s: %w", id, err)
 	}
 	return smtpd.NewReply(250, 0, 0, id.String()+" is kept"), nil
@@ -102,6 +105,9 @@ func (t *transaction) keep(ctx context.Context, id message.ID, spool *message.Sp
 	}()
 	deliveries, entries := t.deliveries(), t.entries(id)
 	err = t.h.DB.Write(ctx, func(tx *database.Tx) error {
+		if err := accounts.MustBeThere(tx, t.accountIDs()...); err != nil {
+			return err
+		}
 		if _, err := t.h.Mailbox.Deliver(tx, staged, deliveries); err != nil {
 			return err
 		}
@@ -162,6 +168,14 @@ func deliveredTo(t target) string {
 		return t.Address
 	}
 	return t.recipient.Address.String()
+}
+
+func (t *transaction) accountIDs() []int64 {
+	ids := make([]int64, len(t.targets))
+	for i, target := range t.targets {
+		ids[i] = target.AccountID
+	}
+	return ids
 }
 
 // entries are the letter's rows in the ledger.

@@ -1,6 +1,7 @@
 package smtpd
 
 import (
+	"context"
 	"encoding/base64"
 	"errors"
 	"slices"
@@ -19,7 +20,7 @@ func (s *session) mechanisms() []string {
 }
 
 // auth is RFC 4954 section 4.
-func (s *session) auth(arguments string) Reply {
+func (s *session) auth(ctx context.Context, arguments string) Reply {
 	mechanism, initial, hasInitial := strings.Cut(arguments, " ")
 	mechanism = strings.ToUpper(mechanism)
 	a, ok := s.hooks.(Authenticator)
@@ -38,17 +39,17 @@ func (s *session) auth(arguments string) Reply {
 			return replyBadBase64
 		}
 	}
-	exchange, err := a.Auth(s.ctx, mechanism)
+	exchange, err := a.Auth(ctx, mechanism)
 	if err != nil {
 		return s.loginFailed(s.refusal("auth", err))
 	}
-	return s.exchange(exchange, response)
+	return s.exchange(ctx, exchange, response)
 }
 
 // exchange passes challenges and responses between the mechanism and the client.
-func (s *session) exchange(m SASL, response []byte) Reply {
+func (s *session) exchange(ctx context.Context, m SASL, response []byte) Reply {
 	for {
-		challenge, done, err := m.Next(s.ctx, response)
+		challenge, done, err := m.Next(ctx, response)
 		if err != nil {
 			return s.loginFailed(s.refusal("auth", err))
 		}

@@ -3,6 +3,7 @@ package smtpd
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -14,7 +15,7 @@ import (
 
 // bdat receives a message in chunks (RFC 3030). The octets of a chunk are always consumed, or the connection is closed:
 // they are never run as commands.
-func (s *session) bdat(arguments string) Reply {
+func (s *session) bdat(ctx context.Context, arguments string) Reply {
 	size, last, ok := parseChunk(arguments)
 	if !ok {
 		s.closed = true // where the chunk ends is not known
@@ -25,7 +26,7 @@ func (s *session) bdat(arguments string) Reply {
 		return Reply{}
 	}
 	r := s.beginData()
-	return s.receive(&chunkSource{s: s, r: r, size: size, left: size, last: last})
+	return s.receive(ctx, &chunkSource{s: s, ctx: ctx, r: r, size: size, left: size, last: last})
 }
 
 // parseChunk reads "size" or "size LAST". RFC 3030 section 2.
@@ -67,6 +68,7 @@ func (s *session) skipChunk(size int64) {
 // and reads commands until the next chunk comes: the hook that reads the message waits inside, in the same goroutine.
 type chunkSource struct {
 	s       *session
+	ctx     context.Context // of the first BDAT: io.Reader has no place for it
 	r       *bufio.Reader
 	size    int64 // of this chunk
 	left    int64
@@ -127,7 +129,7 @@ func (c *chunkSource) next() error {
 			s.pending, s.hasNext = bytes.Clone(line), true
 			return errAborted
 		}
-		s.dispatch(line)
+		s.dispatch(c.ctx, line)
 	}
 	return errAborted
 }

@@ -2,6 +2,7 @@ package smtpd
 
 import (
 	"bytes"
+	"context"
 	"strings"
 	"unicode/utf8"
 
@@ -21,7 +22,7 @@ const (
 
 // command is one verb: what it does, in which states, and what else must hold.
 type command struct {
-	run   func(s *session, arguments string) Reply
+	run   func(s *session, ctx context.Context, arguments string) Reply
 	allow state
 	flags flags
 }
@@ -62,7 +63,7 @@ func commands(verb string) (command, bool) {
 }
 
 // dispatch runs one command line and answers it.
-func (s *session) dispatch(line []byte) {
+func (s *session) dispatch(ctx context.Context, line []byte) {
 	if !utf8.Valid(line) {
 		s.complain(replyNotUTF8)
 		return
@@ -74,7 +75,7 @@ func (s *session) dispatch(line []byte) {
 		s.complain(refused)
 		return
 	}
-	r := c.run(s, arguments)
+	r := c.run(s, ctx, arguments)
 	switch {
 	case r.IsZero(): // it answered by itself, or the connection is gone
 	case r.Code/10 == 50:

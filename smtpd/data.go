@@ -2,6 +2,7 @@ package smtpd
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -19,9 +20,9 @@ type transaction struct {
 }
 
 // data receives a message that a line with a single dot ends.
-func (s *session) data(string) Reply {
+func (s *session) data(ctx context.Context, _ string) Reply {
 	s.reply(replyGoAhead)
-	return s.receive(&dotSource{dots: wire.NewDotReader(s.beginData())})
+	return s.receive(ctx, &dotSource{dots: wire.NewDotReader(s.beginData())})
 }
 
 // beginData makes the reads that follow those of a message.
@@ -30,13 +31,13 @@ func (s *session) beginData() *bufio.Reader {
 }
 
 // receive hands the message to the hook and finds the one reply to it.
-func (s *session) receive(src source) Reply {
+func (s *session) receive(ctx context.Context, src source) Reply {
 	b := &body{src: src, maxSize: s.limits.MessageSize, strict: !s.server.Submission}
 	var content io.Reader = b
 	if s.server.Submission {
 		content = &normalised{src: b}
 	}
-	r, err := s.tx.hooks.Data(s.ctx, content)
+	r, err := s.tx.hooks.Data(ctx, content)
 	whole := b.finish()
 	s.conn.EndData()
 	s.endTransaction()

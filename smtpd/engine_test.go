@@ -90,8 +90,6 @@ func TestEveryVerbInEveryState(t *testing.T) {
 func TestClient(t *testing.T) {
 	h := &fakeHandler{}
 	server := newServer(t, h, nil)
-	_, pool := mailtest.Certificate(t, "unused.example")
-	_ = pool
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)

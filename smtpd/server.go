@@ -56,7 +56,7 @@ func (s *Server) ServeConn(c net.Conn) {
 		_ = conn.Close() // it may be closed already
 		s.serving.Remove(conn)
 	}()
-	session := &session{server: s, conn: conn, ctx: ctx, log: s.Log, limits: limits, client: Client{ID: message.NewID().String()}, began: now}
+	session := &session{server: s, conn: conn, log: s.Log, limits: limits, client: Client{ID: message.NewID().String()}, began: now}
 	if session.log == nil {
 		session.log = slog.New(slog.DiscardHandler)
 	}
@@ -64,7 +64,7 @@ func (s *Server) ServeConn(c net.Conn) {
 	// RemoteAddr may read a PROXY header: here, where only this connection waits for it.
 	session.client.Remote, session.client.Local = wire.AddrPort(c.RemoteAddr()), wire.AddrPort(c.LocalAddr())
 	session.log = session.log.With("svc", s.service(), "sid", session.client.ID, "remote", session.client.Remote.Addr().String())
-	session.run()
+	session.run(ctx)
 }
 
 func (s *Server) service() string {
@@ -86,7 +86,7 @@ func (s *session) recover() {
 }
 
 // acquire counts the connection. Too many are told so, where that can be said in clear text.
-func (s *session) acquire() bool {
+func (s *session) acquire(ctx context.Context) bool {
 	slot, err := s.server.Connections.Acquire(s.server.Group, s.client.Remote.Addr())
 	if err == nil {
 		s.slot = slot
@@ -96,7 +96,7 @@ func (s *session) acquire() bool {
 	if errors.Is(err, limit.ErrTooManyInAll) {
 		level = slog.LevelWarn
 	}
-	s.log.Log(s.ctx, level, "connection refused", "err", err)
+	s.log.Log(ctx, level, "connection refused", "err", err)
 	if !s.server.ImplicitTLS {
 		s.reply(replyConnections)
 		s.conn.SetWriteTimeout(time.Second)

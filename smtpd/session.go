@@ -34,7 +34,6 @@ const (
 type session struct {
 	server *Server
 	conn   *wire.Conn
-	ctx    context.Context // of the connection; hooks get it
 	log    *slog.Logger
 	limits Limits
 	slot   *limit.Slot
@@ -55,15 +54,15 @@ type session struct {
 }
 
 // run is the life of a connection.
-func (s *session) run() {
-	if !s.acquire() {
+func (s *session) run(ctx context.Context) {
+	if !s.acquire(ctx) {
 		return
 	}
 	defer s.slot.Release()
-	if s.server.ImplicitTLS && !s.secure() {
+	if s.server.ImplicitTLS && !s.secure(ctx) {
 		return
 	}
-	hooks, err := s.server.Handler.Connect(s.ctx, &s.client)
+	hooks, err := s.server.Handler.Connect(ctx, &s.client)
 	if err != nil {
 		s.reply(s.refusal("connect", err))
 		_ = s.conn.Flush() // closed either way
@@ -75,7 +74,7 @@ func (s *session) run() {
 	s.log.Debug("connected")
 	s.reply(wire.PlainReply(220, s.server.Hostname+" ESMTP Postroom"))
 	for !s.closed {
-		s.next()
+		s.next(ctx)
 	}
 	if err := s.conn.Flush(); err != nil {
 		s.log.Debug("last reply not sent", "err", err)
@@ -84,13 +83,13 @@ func (s *session) run() {
 }
 
 // next reads and runs one command.
-func (s *session) next() {
+func (s *session) next(ctx context.Context) {
 	line, err := s.command()
 	if err != nil {
 		s.unreadable(err)
 		return
 	}
-	s.dispatch(line)
+	s.dispatch(ctx, line)
 }
 
 // command returns the next command line.
@@ -192,8 +191,8 @@ func (s *session) refusal(what string, err error) Reply {
 }
 
 // secure runs the TLS handshake.
-func (s *session) secure() bool {
-	state, err := s.conn.StartTLS(s.ctx, s.server.TLS)
+func (s *session) secure(ctx context.Context) bool {
+	state, err := s.conn.StartTLS(ctx, s.server.TLS)
 	if err != nil {
 		s.log.Info("tls handshake failed", "err", err)
 		s.closed = true

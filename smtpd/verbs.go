@@ -1,6 +1,7 @@
 package smtpd
 
 import (
+	"context"
 	"strconv"
 	"strings"
 
@@ -8,20 +9,20 @@ import (
 	"github.com/postroom/postroom/internal/wire"
 )
 
-func (s *session) ehlo(arguments string) Reply { return s.hello(arguments, true) }
+func (s *session) ehlo(ctx context.Context, name string) Reply { return s.hello(ctx, name, true) }
 
-func (s *session) helo(arguments string) Reply { return s.hello(arguments, false) }
+func (s *session) helo(ctx context.Context, name string) Reply { return s.hello(ctx, name, false) }
 
 // hello begins the session anew. RFC 5321 section 4.1.4: a later EHLO is also an RSET, and a name that is not true is no
 // reason to refuse.
-func (s *session) hello(name string, extended bool) Reply {
+func (s *session) hello(ctx context.Context, name string, extended bool) Reply {
 	name, _, _ = strings.Cut(name, " ")
 	if name == "" || len(name) > maxHello {
 		return NewReply(501, 5, 4, "say who you are: EHLO your.host.name")
 	}
 	s.endTransaction()
 	s.client.Hello, s.client.Extended = name, extended
-	if err := s.hooks.Hello(s.ctx); err != nil {
+	if err := s.hooks.Hello(ctx); err != nil {
 		return s.refusal("hello", err)
 	}
 	s.state = greeted
@@ -60,7 +61,7 @@ func (s *session) extensions() []string {
 
 // startTLS is RFC 3207: nothing that was said before counts afterwards, and what came with the command in clear text
 // ends the connection, as does a handshake that fails.
-func (s *session) startTLS(string) Reply {
+func (s *session) startTLS(ctx context.Context, _ string) Reply {
 	switch {
 	case s.client.TLS != nil:
 		return replySequence
@@ -78,11 +79,11 @@ func (s *session) startTLS(string) Reply {
 	}
 	s.state = fresh
 	s.client.Hello, s.client.Extended = "", false
-	s.secure()
+	s.secure(ctx)
 	return Reply{}
 }
 
-func (s *session) mail(arguments string) Reply {
+func (s *session) mail(ctx context.Context, arguments string) Reply {
 	from, parameters, refused := pathArgument(arguments, "FROM:", addr.ParseReversePath)
 	if !refused.IsZero() {
 		return refused
@@ -95,7 +96,7 @@ func (s *session) mail(arguments string) Reply {
 		return replyUTF8
 	}
 	s.mailSeen = true
-	hooks, err := s.hooks.Mail(s.ctx, m)
+	hooks, err := s.hooks.Mail(ctx, m)
 	if err != nil {
 		return s.refusal("mail", err)
 	}
@@ -104,7 +105,7 @@ func (s *session) mail(arguments string) Reply {
 	return replySenderOK
 }
 
-func (s *session) rcpt(arguments string) Reply {
+func (s *session) rcpt(ctx context.Context, arguments string) Reply {
 	if s.tx.accepted >= s.limits.Recipients {
 		return s.refuseRecipient(replyTooMany)
 	}
@@ -119,7 +120,7 @@ func (s *session) rcpt(arguments string) Reply {
 	if to.UTF8 && !s.tx.mail.UTF8 {
 		return s.refuseRecipient(replyUTF8)
 	}
-	if err := s.tx.hooks.Rcpt(s.ctx, r); err != nil {
+	if err := s.tx.hooks.Rcpt(ctx, r); err != nil {
 		return s.refuseRecipient(s.refusal("rcpt", err))
 	}
 	s.tx.accepted++
@@ -137,26 +138,26 @@ func (s *session) refuseRecipient(r Reply) Reply {
 	return r
 }
 
-func (s *session) rset(string) Reply {
+func (s *session) rset(context.Context, string) Reply {
 	s.endTransaction()
 	return replyReset
 }
 
-func (s *session) noop(string) Reply { return replyOK }
+func (s *session) noop(context.Context, string) Reply { return replyOK }
 
-func (s *session) quit(string) Reply {
+func (s *session) quit(context.Context, string) Reply {
 	s.closed = true
 	return replyBye
 }
 
 // vrfy neither confirms nor denies (RFC 5321 section 7.3).
-func (s *session) vrfy(arguments string) Reply {
+func (s *session) vrfy(_ context.Context, arguments string) Reply {
 	if arguments == "" {
 		return replySyntax
 	}
 	return replyVerify
 }
 
-func (s *session) expn(string) Reply { return replyNoExpand }
+func (s *session) expn(context.Context, string) Reply { return replyNoExpand }
 
-func (s *session) help(string) Reply { return replyHelp }
+func (s *session) help(context.Context, string) Reply { return replyHelp }
