@@ -37,7 +37,13 @@ func ParseDomain(s string) (Domain, error) {
 	if err := checkHost(ascii); err != nil {
 		return Domain{}, err
 	}
-	return Domain{strings.ToLower(ascii)}, nil
+	d := Domain{strings.ToLower(ascii)}
+	// RFC 5890 section 2.3.2.1: an A-label and its U-label stand for each other. One that hides another A-label, as
+	// xn--xn--00-00a does, cannot be shown to people and read back.
+	if again, err := lookup.ToASCII(d.Unicode()); err != nil || again != d.ascii {
+		return Domain{}, syntax("the domain is not a valid internationalized name")
+	}
+	return d, nil
 }
 
 // needsIDNA tells whether s holds octets beyond ASCII, or an A-label, which must be a real one.
