@@ -12,11 +12,8 @@ import (
 // Kind is what happened to a letter.
 type Kind string
 
-// The kinds of ledger rows.
-const (
-	KindStored  Kind = "stored"  // in the mailbox of Account
-	KindDeleted Kind = "deleted" // by the owner
-)
+// KindStored is a letter that was kept in the mailbox of Account.
+const KindStored Kind = "stored"
 
 // Entry is a row of the ledger: one event of one letter.
 type Entry struct {

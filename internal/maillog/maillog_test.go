@@ -59,7 +59,7 @@ func TestLedger(t *testing.T) {
 	one, two := message.NewID(), message.NewID()
 	at := time.Date(2026, 5, 1, 10, 0, 0, int(time.Millisecond), time.UTC)
 	first := Entry{at, one, KindStored, 7, "a@b.example", "anna@example.org", "192.0.2.1", "kept"}
-	second := Entry{at.Add(time.Second), one, KindDeleted, 7, "", "", "", "deleted"}
+	second := Entry{at.Add(time.Second), one, KindStored, 7, "", "", "", "kept once more"}
 	other := Entry{at, two, KindStored, 8, "", "ben@example.org", "", "kept"}
 	err := db.Write(t.Context(), func(tx *database.Tx) error { return Add(tx, first, second, other) })
 	if err != nil {
