@@ -1,9 +1,11 @@
 package smtpd
 
 import (
+	"bufio"
 	"context"
 	"crypto/tls"
 	"fmt"
+	"io"
 	"net"
 	"net/smtp"
 	"strings"
@@ -171,6 +173,41 @@ func TestShutdown(t *testing.T) {
 				}
 				<-served
 			})
+		})
+	}
+}
+
+// BenchmarkSession delivers letters of 10 KB over one connection, each as a pipelined group and DATA or BDAT.
+func BenchmarkSession(b *testing.B) {
+	letter := "Subject: x\r\n\r\n" + strings.Repeat(strings.Repeat("y", 98)+"\r\n", 100)
+	for name, script := range map[string]string{
+		"DATA": "MAIL FROM:<silentyes@b.example>\r\nRCPT TO:<c@d.example>\r\nDATA\r\n" + letter + ".\r\n",
+		"BDAT": fmt.Sprintf("MAIL FROM:<silentyes@b.example>\r\nRCPT TO:<c@d.example>\r\nBDAT %d LAST\r\n%s", len(letter), letter),
+	} {
+		b.Run(name, func(b *testing.B) {
+			ours, theirs := net.Pipe()
+			done := make(chan struct{})
+			go func() { defer close(done); newServer(b, &fakeHandler{}, nil).ServeConn(theirs) }()
+			r := bufio.NewReader(ours)
+			read := func(lines int) {
+				for range lines {
+					if _, err := r.ReadSlice('\n'); err != nil {
+						b.Fatal(err)
+					}
+				}
+			}
+			write := func(octets string) { _, _ = io.WriteString(ours, octets) } // a failure is one of read, too
+			read(1)
+			go write("EHLO c.example\r\n")
+			read(9)
+			b.ReportAllocs()
+			b.SetBytes(int64(len(letter)))
+			for b.Loop() {
+				go write(script)
+				read(2 + strings.Count(script, "\r\nDATA\r\n") + 1)
+			}
+			_ = ours.Close()
+			<-done
 		})
 	}
 }

@@ -116,6 +116,9 @@ func (t *fakeTransaction) Data(_ context.Context, body io.Reader) (Reply, error)
 	case "silent":
 		_, err := io.Copy(io.Discard, body)
 		return Reply{}, err
+	case "silentyes": // keeps nothing and says yes, for benchmarks
+		_, err := io.Copy(io.Discard, body)
+		return NewReply(250, 0, 0, "kept"), err
 	case "early": // does not wait for the end to say no
 		return Reply{}, Refuse(550, 7, 1, "not this")
 	case "stubborn": // says yes to everything
