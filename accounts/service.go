@@ -10,6 +10,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/crypto/bcrypt"
+
 	"github.com/postroom/postroom/internal/database"
 )
 
@@ -50,6 +52,9 @@ func New(ctx context.Context, db *database.DB, o Options) (*Service, error) {
 	}
 	if o.Iterations == 0 {
 		o.Iterations = 100_000
+	}
+	if o.Cost < bcrypt.MinCost || o.Cost > bcrypt.MaxCost {
+		return nil, fmt.Errorf("accounts: bcrypt has no cost %d", o.Cost)
 	}
 	s := &Service{db: db, log: o.Log, cost: o.Cost, iterations: o.Iterations,
 		hashing: newGate(), memory: newMemory(), throttle: newThrottle(), ended: make(chan struct{})}
