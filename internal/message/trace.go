@@ -127,6 +127,7 @@ func hostName(s string) string {
 
 // word is text that ends neither itself, nor a comment around it, nor the field.
 func word(s string) string {
+	s = s[:min(len(s), maxHostName)]
 	return replace(s, func(c byte) bool { return c > ' ' && c < 0x7f && !strings.ContainsRune(`()<>;"\`, rune(c)) })
 }
 

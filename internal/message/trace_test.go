@@ -100,6 +100,7 @@ func FuzzReceived(f *testing.F) {
 	f.Add("[192.0.2.1]", "", "mx", "", "<>", []byte(nil), uint16(0))
 	f.Add("x\r\nBcc: y", "a b", "(c)", "with; ", "<\"a b>;\"@x.example>", make([]byte, 16), uint16(7))
 	f.Add("bücher.example", "\x00", "a\\", "ESMTP id x", "<jürgen@x.example>", make([]byte, 4), uint16(tls.VersionTLS12))
+	f.Add("x", "x", "x", strings.Repeat("w", 5000), "<>", []byte(nil), uint16(0)) // found by fuzzing: a line without a limit
 	f.Fuzz(func(t *testing.T, helo, rdns, by, with, forPath string, ip []byte, version uint16) {
 		r := Received{Helo: helo, FromRDNS: rdns, By: by, With: with, ID: NewID(), Time: noon}
 		r.FromIP, _ = netip.AddrFromSlice(ip)
