@@ -40,8 +40,9 @@ func (s *session) receive(ctx context.Context, src source) Reply {
 	r, err := s.tx.hooks.Data(ctx, content)
 	whole := b.finish()
 	s.conn.EndData()
+	reply := s.outcome(b, whole, r, err)
 	s.endTransaction()
-	return s.outcome(b, whole, r, err)
+	return reply
 }
 
 // outcome decides what the client reads: the engine's own findings come first, so that no hook can accept what was cut.
@@ -53,21 +54,21 @@ func (s *session) outcome(b *body, whole bool, r Reply, err error) Reply {
 		return Reply{} // the command that ended it has a reply of its own, or the connection is closing
 	case slow(b.err):
 		s.closed = true
-		s.log.Info("message cut", "err", b.err)
+		s.log.Info("message cut", "from", s.tx.mail.From.String(), "recipients", s.tx.accepted, "size", b.size, "err", b.err)
 		return replyTooSlow
 	case errors.As(b.err, &timeout) && timeout.Timeout():
 		s.closed = true
-		s.log.Info("message cut", "err", b.err)
+		s.log.Info("message cut", "from", s.tx.mail.From.String(), "recipients", s.tx.accepted, "size", b.size, "err", b.err)
 		return s.expired()
 	case errors.As(b.err, &refused):
-		s.log.Info("message refused", "reply", refused.Reply.String())
+		s.log.Info("message refused", "from", s.tx.mail.From.String(), "recipients", s.tx.accepted, "size", b.size, "reply", refused.Reply.String())
 		return refused.Reply
 	case errors.Is(b.err, errTooMuch):
 		s.closed = true
 		return replyTooLarge
 	case b.err != nil && !b.ended:
 		s.closed = true
-		s.log.Info("message cut", "err", b.err)
+		s.log.Info("message cut", "from", s.tx.mail.From.String(), "recipients", s.tx.accepted, "size", b.size, "err", b.err)
 		return Reply{}
 	case err != nil:
 		return s.refusal("data", err)
