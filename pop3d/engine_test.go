@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 
@@ -76,12 +77,13 @@ func TestShutdown(t *testing.T) {
 		ours, theirs := net.Pipe()
 		served := make(chan struct{})
 		go func() { defer close(served); server.ServeConn(theirs) }()
-		go func() {
+		var shutdown sync.WaitGroup
+		shutdown.Go(func() {
 			synctest.Wait()
 			if err := server.Shutdown(t.Context()); err != nil {
 				t.Error(err)
 			}
-		}()
+		})
 		err := mailtest.Play(ours, `C! "USER anna\r\nPASS sec ret\r\nDELE 1\r\n"
 			S~ +OK message 1 *
 			S: -ERR [SYS/TEMP] shutting down, try again later
@@ -90,6 +92,7 @@ func TestShutdown(t *testing.T) {
 			t.Error(err)
 		}
 		<-served
+		shutdown.Wait()
 		if len(h.deleted) > 0 {
 			t.Errorf("deleted %v", h.deleted)
 		}

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/smtp"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 
@@ -162,16 +163,18 @@ func TestShutdown(t *testing.T) {
 				ours, theirs := net.Pipe()
 				served := make(chan struct{})
 				go func() { defer close(served); server.ServeConn(theirs) }()
-				go func() {
+				var shutdown sync.WaitGroup
+				shutdown.Go(func() {
 					synctest.Wait()
 					if err := server.Shutdown(t.Context()); err != nil {
 						t.Error(err)
 					}
-				}()
+				})
 				if err := mailtest.Play(ours, tc.script); err != nil {
 					t.Error(err)
 				}
 				<-served
+				shutdown.Wait()
 			})
 		})
 	}
