@@ -107,7 +107,7 @@ func (s *session) mail(ctx context.Context, arguments string) Reply {
 
 func (s *session) rcpt(ctx context.Context, arguments string) Reply {
 	if s.tx.accepted >= s.limits.Recipients {
-		return s.refuseRecipient(replyTooMany)
+		return replyTooMany
 	}
 	to, parameters, refused := pathArgument(arguments, "TO:", addr.ParseForwardPath)
 	if !refused.IsZero() {
@@ -128,8 +128,12 @@ func (s *session) rcpt(ctx context.Context, arguments string) Reply {
 	return replyRcptOK
 }
 
-// refuseRecipient counts: a client that guesses addresses is sent away.
+// refuseRecipient counts: a client that guesses addresses is sent away. What is refused for a while only, such as the
+// 1,001st recipient of a long list, is no guess.
 func (s *session) refuseRecipient(r Reply) Reply {
+	if !r.Permanent() {
+		return r
+	}
 	if s.refused++; s.refused >= s.limits.RefusedRecipients {
 		s.log.Info("too many refused recipients", "last", r.String())
 		s.closed = true
