@@ -140,7 +140,7 @@ func TestEveryVerbInEveryState(t *testing.T) {
 			t.Run(fmt.Sprintf("%s in state %d", row.command, in), func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					server := newServer(t, secured{newFake(testMessages...)}, nil)
-					said := string(exchange(t, server, []byte(reach[in]+"MARK\r\n"+row.command+"\r\n")))
+					said := string(mailtest.Exchange(server.ServeConn, []byte(reach[in]+"MARK\r\n"+row.command+"\r\n")))
 					_, last, _ := strings.Cut(said, "-ERR command not recognised\r\n")
 					if !strings.HasPrefix(last, row.answers[i]) {
 						t.Errorf("answered %q, want %s", last, row.answers[i])

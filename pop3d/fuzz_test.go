@@ -2,12 +2,10 @@ package pop3d
 
 import (
 	"bytes"
-	"net"
 	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
-	"time"
 
 	"github.com/postroom/postroom/internal/mailtest"
 )
@@ -20,24 +18,6 @@ var starts = []string{
 	"USER anna\r\nPASS sec ret\r\nDELE 1\r\nDELE 3\r\n",
 	"AUTH PLAIN\r\n",
 	"AUTH LOGIN\r\nYW5uYQ==\r\n",
-}
-
-// exchange sends the input, closes the sending side's end after it, and returns all that the server said.
-func exchange(t *testing.T, server *Server, input []byte) []byte {
-	ours, theirs := net.Pipe()
-	served := make(chan struct{})
-	go func() { defer close(served); server.ServeConn(theirs) }()
-	said := make(chan []byte)
-	go func() {
-		var all bytes.Buffer
-		_, _ = all.ReadFrom(ours) // ends with the connection, in whatever way
-		said <- all.Bytes()
-	}()
-	_, _ = ours.Write(input) // the server may close before it has read all
-	time.Sleep(time.Second)  // in the bubble: until everybody waits
-	_ = ours.Close()
-	<-served
-	return <-said
 }
 
 // FuzzSession sends anything in several states. The server must not panic, must end with the connection, must answer in
@@ -56,7 +36,7 @@ func FuzzSession(f *testing.F) {
 			h := newFake(testMessages...)
 			server := newServer(t, secured{h}, nil)
 			server.TLS = nil
-			said := exchange(t, server, append([]byte(starts[int(start)%len(starts)]), input...))
+			said := mailtest.Exchange(server.ServeConn, append([]byte(starts[int(start)%len(starts)]), input...))
 			h.expectClosed(t)
 			if bytes.Contains(said, []byte("secret reason")) {
 				t.Errorf("internal text reached the client: %q", said)

@@ -78,7 +78,7 @@ func TestEveryVerbInEveryState(t *testing.T) {
 		for i, in := range order {
 			t.Run(fmt.Sprintf("%s in state %d", row.command, in), func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
-					said := string(exchange(newServer(t, &fakeHandler{}, nil), []byte(reach[in]+"NOOP mark\r\n"+row.command+"\r\n")))
+					said := string(mailtest.Exchange(newServer(t, &fakeHandler{}, nil).ServeConn, []byte(reach[in]+"NOOP mark\r\n"+row.command+"\r\n")))
 					_, last, _ := strings.Cut(said, "250 2.0.0 ok\r\n")
 					if !strings.HasPrefix(last, row.codes[i]) {
 						t.Errorf("answered %q, want %s", last, row.codes[i])

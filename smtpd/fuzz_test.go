@@ -2,11 +2,9 @@ package smtpd
 
 import (
 	"bytes"
-	"net"
 	"strings"
 	"testing"
 	"testing/synctest"
-	"time"
 
 	"github.com/postroom/postroom/internal/mailtest"
 )
@@ -22,24 +20,6 @@ var starts = []string{
 	"EHLO c.example\r\nMAIL FROM:<early@b.example>\r\nRCPT TO:<c@d.example>\r\nBDAT 3\r\nabc",
 	"EHLO c.example\r\nAUTH LOGIN\r\n",
 	"EHLO c.example\r\nAUTH PLAIN AGFubmEAc2VjcmV0\r\nMAIL FROM:<a@b.example>\r\nRCPT TO:<c@d.example>\r\nDATA\r\n",
-}
-
-// exchange sends the input, closes the connection after it, and returns all that the server said.
-func exchange(server *Server, input []byte) []byte {
-	ours, theirs := net.Pipe()
-	served := make(chan struct{})
-	go func() { defer close(served); server.ServeConn(theirs) }()
-	said := make(chan []byte)
-	go func() {
-		var all bytes.Buffer
-		_, _ = all.ReadFrom(ours) // ends with the connection, in whatever way
-		said <- all.Bytes()
-	}()
-	_, _ = ours.Write(input) // the server may close before it has read all
-	time.Sleep(time.Second)  // in the bubble: until everybody waits
-	_ = ours.Close()
-	<-served
-	return <-said
 }
 
 // FuzzSession sends anything in several states. The server must not panic, must end with the connection, and must keep a
@@ -61,7 +41,7 @@ func FuzzSession(f *testing.F) {
 			if submission {
 				server.Handler = secured{h}
 			}
-			said := exchange(server, append([]byte(starts[int(start)%len(starts)]), input...))
+			said := mailtest.Exchange(server.ServeConn, append([]byte(starts[int(start)%len(starts)]), input...))
 			h.expectClosed(t)
 			if bytes.Contains(said, []byte("secret reason")) {
 				t.Errorf("internal text reached the client: %q", said)

@@ -57,6 +57,24 @@ func Play(conn net.Conn, script string) error {
 	return c.play(conn)
 }
 
+// Exchange sends octets to a server over a pipe, gives it a second to say all that it has to say, closes the connection, and
+// returns what the server said once it has ended. It is for a bubble of synctest.
+func Exchange(serve func(conn net.Conn), octets []byte) []byte {
+	ours, theirs := net.Pipe()
+	served := make(chan struct{})
+	go func() { defer close(served); serve(theirs) }()
+	said := make(chan []byte)
+	go func() {
+		all, _ := io.ReadAll(ours) // ends with the connection, in whatever way
+		said <- all
+	}()
+	_, _ = ours.Write(octets) // the server may close before it has read all
+	time.Sleep(time.Second)
+	_ = ours.Close()
+	<-served
+	return <-said
+}
+
 // Seeds returns what the client sends in each conversation of the files, for a fuzz target to begin with.
 func Seeds(t testing.TB, glob string) [][]byte {
 	t.Helper()
