@@ -26,7 +26,7 @@ bench:
 fuzz:
 	@$(MAKE) -s fuzz-targets | while read -r pkg target; do \
 	  echo "fuzz $$pkg $$target $(FUZZTIME)"; \
-	  $(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) $$pkg || exit 1; \
+	  $(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 1s $$pkg || exit 1; \
 	done
 
 fuzz-targets:
