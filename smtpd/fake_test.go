@@ -39,6 +39,12 @@ func (h *fakeHandler) count(n int) {
 	h.open += n
 }
 
+func (h *fakeHandler) keep(content string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.kept = append(h.kept, content)
+}
+
 func (h *fakeHandler) Connect(_ context.Context, c *Client) (Session, error) {
 	if h.refuseAt == "connect" {
 		return nil, Refuse(554, 7, 1, "not you")
@@ -118,11 +124,14 @@ func (t *fakeTransaction) Data(_ context.Context, body io.Reader) (Reply, error)
 		return Reply{}, err
 	case "silentyes": // keeps nothing and says yes, for benchmarks
 		_, err := io.Copy(io.Discard, body)
-		return NewReply(250, 0, 0, "kept"), err
+		return NewReply(250, 0, 0, "dropped"), err
 	case "early": // does not wait for the end to say no
 		return Reply{}, Refuse(550, 7, 1, "not this")
-	case "stubborn": // says yes to everything
-		_, _ = io.Copy(io.Discard, body)
+	case "stubborn": // says yes to everything, and means it only when there was an end
+		content, err := io.ReadAll(body)
+		if err == nil {
+			t.h.keep(string(content))
+		}
 		return NewReply(250, 0, 0, "kept"), nil
 	case "broken":
 		return Reply{}, errors.New("secret reason")
@@ -131,9 +140,7 @@ func (t *fakeTransaction) Data(_ context.Context, body io.Reader) (Reply, error)
 	if _, err := b.ReadFrom(body); err != nil {
 		return Reply{}, err
 	}
-	t.h.mu.Lock()
-	defer t.h.mu.Unlock()
-	t.h.kept = append(t.h.kept, b.String())
+	t.h.keep(b.String())
 	return NewReply(250, 0, 0, "kept"), nil
 }
 
