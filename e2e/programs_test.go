@@ -125,6 +125,43 @@ func TestDeliverPython(t *testing.T) {
 	s.expectLetters(t, letter, letter, letter, letter)
 }
 
+func TestDeliverMsmtp(t *testing.T) {
+	msmtp := program(t, "msmtp")
+	s := newServer(t)
+	s.serve(t)
+	host, port := hostPort(t, s.ports["smtp"])
+	for _, mode := range [][]string{{"--tls=off"}, {"--tls=on", "--tls-starttls=on", "--tls-trust-file=" + s.ca()}} {
+		args := append([]string{"--file=/dev/null", "--host=" + host, "--port=" + port, "--auth=off", "--domain=client.example", "--set-date-header=off", "--set-msgid-header=off",
+			"--from=ben@client.example"}, mode...)
+		finish(t, strings.ReplaceAll(string(letter), "\r\n", "\n"), msmtp, append(args, anna)...)
+	}
+	s.expectLetters(t, letter, letter)
+}
+
+// TestOpenSSL verifies the certificate of every port with another TLS library, and that old versions are refused.
+func TestOpenSSL(t *testing.T) {
+	openssl := program(t, "openssl")
+	s := newServer(t)
+	s.serve(t)
+	for _, tc := range []struct{ name, port, starttls string }{{"smtp", "smtp", "smtp"}, {"pop3", "pop3", "pop3"}, {"pop3s", "pop3s", ""}} {
+		_, port := hostPort(t, s.ports[tc.port])
+		args := []string{"s_client", "-connect", "127.0.0.1:" + port, "-CAfile", s.ca(), "-verify_return_error", "-verify_hostname", hostname,
+			"-crlf", "-quiet", "-no_ign_eof"}
+		if tc.starttls != "" {
+			args = append(args, "-starttls", tc.starttls)
+		}
+		out := finish(t, "QUIT\n", openssl, args...)
+		if !strings.Contains(out, "CN = "+hostname) {
+			t.Errorf("%s: %s", tc.name, out)
+		}
+		old := exec.Command(openssl, append(args, "-tls1_1", "-cipher", "ALL@SECLEVEL=0")...)
+		old.Stdin = strings.NewReader("QUIT\n")
+		if out, err := old.CombinedOutput(); err == nil {
+			t.Errorf("%s takes TLS 1.1: %s", tc.name, out)
+		}
+	}
+}
+
 func TestDeliverChunks(t *testing.T) {
 	s := newServer(t)
 	s.serve(t)
