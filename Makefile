@@ -24,10 +24,7 @@ bench:
 
 # Every fuzz target, one after the other, FUZZTIME each. FUZZTIME=10s for a short run.
 fuzz:
-	@$(MAKE) -s fuzz-targets | while read -r pkg target; do \
-	  echo "fuzz $$pkg $$target $(FUZZTIME)"; \
-	  $(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 1s $$pkg || exit 1; \
-	done
+	@$(MAKE) -s fuzz-targets | while read -r pkg target; do .ci/fuzz $$pkg $$target $(FUZZTIME) || exit 1; done
 
 fuzz-targets:
 	@grep -rl --include='*_test.go' '^func Fuzz' . | sort | while read -r f; do \
