@@ -41,6 +41,7 @@ type Field struct {
 	Name       string // as written, without the blanks that may precede the colon
 	Body       string // what follows the colon: raw, folded, without the last line's end
 	Start, End int64  // the whole field in the letter, with its lines' ends and the malformed lines after it
+	BodyStart  int64  // where Body is in the letter
 }
 
 // Is tells whether the field has this name, in any case.
@@ -182,6 +183,7 @@ func parseHeader(block string, maxFields int) (*Header, error) {
 			h.Fields = append(h.Fields, Field{Name: name, Start: int64(start)})
 			last = &h.Fields[len(h.Fields)-1]
 			body = start + colon + 1
+			last.BodyStart = int64(body)
 		case !isBlank(line[0]) || body < 0:
 			h.Malformed++
 			body = -1

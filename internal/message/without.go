@@ -4,10 +4,10 @@ import "io"
 
 // Segments reads a letter without some of its octets, once.
 type Segments struct {
-	r       io.ReaderAt
-	spans   []span // what is left of the spans to read
-	size    int64
-	dropped int
+	r     io.ReaderAt
+	gaps  []span // what is left out
+	spans []span // what is left of the spans to read
+	size  int64
 }
 
 type span struct{ start, end int64 }
@@ -20,8 +20,8 @@ func Without(r io.ReaderAt, size int64, h *Header, drop func(Field) bool) *Segme
 	for _, f := range h.Fields {
 		if drop(f) {
 			s.keep(from, f.Start)
+			s.gaps = append(s.gaps, span{f.Start, f.End})
 			from = f.End
-			s.dropped++
 		}
 	}
 	s.keep(from, size)
@@ -39,7 +39,16 @@ func (s *Segments) keep(start, end int64) {
 func (s *Segments) Size() int64 { return s.size }
 
 // Dropped is the number of fields that are left out.
-func (s *Segments) Dropped() int { return s.dropped }
+func (s *Segments) Dropped() int { return len(s.gaps) }
+
+// Offset is where an octet of the letter is in what Read gives; for one that is left out, where it would be.
+func (s *Segments) Offset(at int64) int64 {
+	shift := int64(0)
+	for _, gap := range s.gaps {
+		shift += max(0, min(at, gap.end)-gap.start)
+	}
+	return at - shift
+}
 
 // Read implements io.Reader. A letter that is shorter than its size is io.ErrUnexpectedEOF.
 func (s *Segments) Read(p []byte) (int, error) {

@@ -1,0 +1,4 @@
+package resolve
+
+// ReadResolvConf is what System does with a file.
+var ReadResolvConf = readResolvConf
