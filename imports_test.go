@@ -16,20 +16,23 @@ const module = "github.com/postroom/postroom"
 // rules is the table "the house" of the design: for each folder, the other top-level folders that it may import
 // besides internal/. A folder that is not listed here may not exist.
 var rules = map[string][]string{
-	"cmd":       {"*"},
-	"smtpd":     {},
-	"inbound":   {"smtpd", "auth", "accounts", "mailbox", "queue"},
-	"retrieval": {"pop3d", "accounts", "mailbox"},
-	"auth":      {},
-	"accounts":  {},
-	"mailbox":   {},
-	"pop3d":     {},
-	"tlsconf":   {},
-	"dnscheck":  {"accounts", "auth", "tlsconf"},
-	"e2e":       {"*"},
-	"bench":     {"*"},
-	"internal":  {}, // see internalRules
-	".":         {},
+	"cmd":        {"*"},
+	"smtpd":      {},
+	"inbound":    {"smtpd", "auth", "accounts", "mailbox", "queue"},
+	"retrieval":  {"pop3d", "accounts", "mailbox"},
+	"auth":       {},
+	"accounts":   {},
+	"mailbox":    {},
+	"pop3d":      {},
+	"tlsconf":    {},
+	"queue":      {},
+	"submission": {"smtpd", "auth", "accounts", "mailbox", "queue"},
+	"delivery":   {"queue", "tlsconf"},
+	"dnscheck":   {"accounts", "auth", "tlsconf"},
+	"e2e":        {"*"},
+	"bench":      {"*"},
+	"internal":   {}, // see internalRules
+	".":          {},
 }
 
 // engines may use these internal packages only, so that another program can use the engines.
@@ -44,7 +47,7 @@ var internalRules = map[string][]string{
 }
 
 // dnsDoors are the only folders that may import the DNS library.
-var dnsDoors = []string{"internal/resolve", "tlsconf"}
+var dnsDoors = []string{"internal/resolve", "internal/resolve/zone", "tlsconf"}
 
 // TestImports parses every Go file in this process (a test that runs `go list` would be cached and stay green) and
 // compares its imports with the tables above. Test files may import internal/mailtest and their own fakes' packages
