@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/postroom/postroom/internal/addr"
@@ -150,6 +151,18 @@ func selectDomains(tx *database.Tx, where string, args ...any) (all []Domain, er
 		all = append(all, d)
 	}
 	return all, rows.Err()
+}
+
+// Hosts tells whether a domain, or one above it, is served here.
+func (s *Service) Hosts(ctx context.Context, name addr.Domain) (hosts bool, err error) {
+	var names []any
+	for rest, more := name.ASCII(), true; more; _, rest, more = strings.Cut(rest, ".") {
+		names = append(names, rest)
+	}
+	err = s.db.Read(ctx, func(tx *database.Tx) error {
+		return tx.QueryRow("SELECT EXISTS (SELECT 1 FROM domains WHERE name IN (?"+strings.Repeat(", ?", len(names)-1)+"))", names...).Scan(&hosts)
+	})
+	return hosts, wrap("look up domain", err)
 }
 
 func findDomain(tx *database.Tx, name addr.Domain) (Domain, error) {

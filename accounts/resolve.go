@@ -48,6 +48,12 @@ type Target struct {
 	Quota     int64 // octets; 0: none
 }
 
+// HasRoom tells whether a letter of the announced size may go to a mailbox that holds so many octets. One whose size was not
+// announced may overshoot by its own size.
+func (t Target) HasRoom(used, announced int64) bool {
+	return t.Quota == 0 || used < t.Quota && used+announced <= t.Quota
+}
+
 // Route is where mail for an address goes, and how that was found.
 type Route struct {
 	Kind    RouteKind

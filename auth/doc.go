@@ -1,6 +1,11 @@
-// Package auth proves who sent a letter: mail authentication, not logins (those are in package accounts).
+// Package auth tells who sent a letter: mail authentication, not logins.
 //
-// Its parts are SPF (RFC 7208), DKIM (RFC 6376, RFC 8463), DMARC (RFC 9989) and the Authentication-Results field
-// (RFC 8601). Verify will give a Verdict for a letter that arrives, Sign will sign one that leaves. Neither exists
-// yet: until they do, package inbound accepts every letter for a known recipient and says so in the README.
+// Verify asks everything that the DNS and the letter can tell (SPF, DKIM, DMARC, the client's name) and gives one Verdict.
+// It decides nothing: what happens to a letter with such a verdict is the receiver's policy. A temporary failure is always
+// its own result, never a pass and never a failure.
+//
+//	envelope -> Begin: SPF of HELO and MAIL FROM, iprev, the sender's domain    (while the letter arrives)
+//	letter   -> Finish: author -> DKIM -> DMARC -> Verdict                       (from the spool)
+//
+// RFCs: 7208 (SPF), 6376 (DKIM), 9989 (DMARC), 8601 (the results and their field).
 package auth

@@ -51,7 +51,7 @@ func crashLetter(n int) []byte {
 		lines = 40_000 // over 1 MiB: written ahead in pieces
 	}
 	var b bytes.Buffer
-	fmt.Fprintf(&b, "Subject: %d\r\n\r\n", n)
+	fmt.Fprintf(&b, "From: ben@client.example\r\nSubject: %d\r\n\r\n", n)
 	for i := range lines {
 		fmt.Fprintf(&b, "letter %d line %d of %d\r\n", n, i, lines)
 	}

@@ -109,7 +109,7 @@ func (s *server) fill(t *testing.T, letters int) {
 			}
 			defer c.close()
 			for n := i; n < letters; n += connections {
-				if _, err := c.deliver(anna, fmt.Appendf(nil, "Subject: %d\r\n\r\nshort\r\n", n)); err != nil {
+				if _, err := c.deliver(anna, fmt.Appendf(nil, "From: ben@client.example\r\nSubject: %d\r\n\r\nshort\r\n", n)); err != nil {
 					t.Error(err)
 					return
 				}
@@ -128,7 +128,7 @@ func TestManyBigLetters(t *testing.T) {
 	var clients sync.WaitGroup
 	for i := range parallel {
 		clients.Go(func() {
-			if err := s.deliverBig(fmt.Sprintf("Subject: big %d\r\n\r\n", i), line, 25_000); err != nil {
+			if err := s.deliverBig(fmt.Sprintf("From: ben@client.example\r\nSubject: big %d\r\n\r\n", i), line, 25_000); err != nil {
 				t.Errorf("letter %d: %v", i, err)
 			}
 		})

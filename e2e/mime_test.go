@@ -8,12 +8,15 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/postroom/postroom/auth"
 	"github.com/postroom/postroom/internal/mailtest"
+	"github.com/postroom/postroom/internal/message"
 )
 
 // TestMIMECorpus sends the public collection of broken and unusual messages through the server: what comes out is
-// what went in, octet for octet, but for Return-Path fields, which only the final delivery may write. Their line ends are made those of mail first; a message that holds a bare CR even
-// so must be refused.
+// what went in, octet for octet, but for Return-Path fields, which only the final delivery may write, and the mark of those
+// that look suspicious. Their line ends are made those of mail first, and those without an author get one; a message that holds
+// a bare CR even so, and one whose author cannot be told, must be refused.
 func TestMIMECorpus(t *testing.T) {
 	root := mailtest.Vectors(t, "mime")
 	s := newServer(t)
@@ -24,7 +27,7 @@ func TestMIMECorpus(t *testing.T) {
 	}
 	defer c.close()
 	var sent [][]byte
-	refused := 0
+	refused, marked := 0, 0
 	err = filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
 		if err != nil || !strings.HasSuffix(path, ".eml") {
 			return err
@@ -33,22 +36,39 @@ func TestMIMECorpus(t *testing.T) {
 		if err != nil {
 			return err
 		}
-		message := crlf(raw)
-		if !bytes.HasSuffix(message, []byte("\r\n")) {
-			message = append(message, "\r\n"...)
+		letter := crlf(raw)
+		if !bytes.HasSuffix(letter, []byte("\r\n")) {
+			letter = append(letter, "\r\n"...)
 		}
-		if bytes.Count(message, []byte("\r")) != bytes.Count(message, []byte("\r\n")) {
+		whole := authorOf(t, letter)
+		author := whole.Problem
+		if author == auth.AuthorMissing {
+			letter, author = append([]byte("From: Ben <ben@client.example>\r\n"), letter...), auth.AuthorFine
+		}
+		if author != auth.AuthorFine {
 			refused++
-			if _, err := c.deliver(anna, message); err == nil {
+			if reply, err := c.deliver(anna, letter); err == nil || !strings.HasPrefix(reply, "550 5.6.0") {
+				t.Errorf("%s, whose author is %s, was answered with %q", path, author, reply)
+			}
+			return nil
+		}
+		if bytes.Count(letter, []byte("\r")) != bytes.Count(letter, []byte("\r\n")) {
+			refused++
+			if _, err := c.deliver(anna, letter); err == nil {
 				t.Errorf("%s holds a bare CR and was accepted", path)
 			}
 			return nil
 		}
-		if reply, err := c.deliver(anna, message); err != nil {
+		if reply, err := c.deliver(anna, letter); err != nil {
 			t.Errorf("%s: %s %v", path, reply, err)
 			return nil
 		}
-		sent = append(sent, withoutReturnPath(message))
+		letter = withoutReturnPath(letter)
+		if whole.Domain.ASCII() == domain { // ours, and from outside
+			marked++
+			letter = bytes.Replace(letter, []byte("Subject:"), []byte("Subject: [suspicious]"), 1)
+		}
+		sent = append(sent, letter)
 		return nil
 	})
 	if err != nil {
@@ -58,7 +78,16 @@ func TestMIMECorpus(t *testing.T) {
 		t.Fatalf("only %d messages found below %s", len(sent), root)
 	}
 	s.expectLetters(t, sent...)
-	t.Logf("%d messages octet for octet, %d with a bare CR refused", len(sent), refused)
+	t.Logf("%d messages octet for octet, of these %d with a mark; %d with a bare CR or without one author refused", len(sent), marked, refused)
+}
+
+func authorOf(t *testing.T, letter []byte) auth.Author {
+	t.Helper()
+	header, err := message.ReadHeader(bytes.NewReader(letter), message.HeaderLimits{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return auth.ReadAuthor(header)
 }
 
 // withoutReturnPath drops that field, which is on one line wherever the collection has it, from the header.

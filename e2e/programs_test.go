@@ -33,7 +33,7 @@ func expectAsSent(t *testing.T, got, sent []byte) {
 			names = append(names, string(name))
 		}
 	}
-	if got, want := strings.Join(names, " "), "Return-Path Delivered-To Received"; got != want {
+	if got, want := strings.Join(names, " "), "Return-Path Delivered-To Authentication-Results Received"; got != want {
 		t.Errorf("fields before the letter: %s, want %s", got, want)
 	}
 }
@@ -121,7 +121,7 @@ func TestDeliverPython(t *testing.T) {
 	}
 	// RFC 6531: a UTF-8 sender and a UTF-8 local part here.
 	s.run(t, "", "alias", "add", "jürgen@example.org", anna)
-	finish(t, "", python, "testdata/deliver.py", host, port, s.ca(), "utf8", "ben@bücher.example", "jürgen@example.org", path)
+	finish(t, "", python, "testdata/deliver.py", host, port, s.ca(), "utf8", "bén@client.example", "jürgen@example.org", path)
 	s.expectLetters(t, letter, letter, letter, letter)
 }
 

@@ -18,6 +18,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/postroom/postroom/internal/resolve/zone"
 )
 
 const (
@@ -83,12 +85,28 @@ type server struct {
 	ports map[string]string // service name to host:port
 }
 
+// outside is the DNS of the rest of the world: the domains that the tests' letters come from.
+func outside() *zone.Zone {
+	return zone.MustParse(`
+		client.example. 60 IN MX 10 client.example.
+		client.example. 60 IN A 127.0.0.1
+		client.example. 60 IN TXT "v=spf1 ip4:127.0.0.0/8 -all"
+		_dmarc.client.example. 60 IN TXT "v=DMARC1; p=reject"
+		1.0.0.127.in-addr.arpa. 60 IN PTR client.example.
+	`)
+}
+
 // newServer makes a data directory with one domain and anna's account; it does not serve yet.
 func newServer(t *testing.T, more ...string) *server {
 	t.Helper()
 	dir := t.TempDir()
 	s := &server{config: filepath.Join(dir, "postroom.toml"), data: filepath.Join(dir, "data")}
-	text := fmt.Sprintf("hostname = %q\ndata_dir = %q\n", hostname, s.data) + strings.Join(more, "\n") + `
+	resolver, stop, err := outside().Start(context.WithoutCancel(t.Context()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(stop) // after the server, whose own cleanup comes first
+	text := fmt.Sprintf("hostname = %q\ndata_dir = %q\ndns.resolvers = [%q]\n", hostname, s.data, resolver) + strings.Join(more, "\n") + `
 [listen]
 smtp = ["127.0.0.1:0"]
 pop3 = ["127.0.0.1:0"]

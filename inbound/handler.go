@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/postroom/postroom/accounts"
+	"github.com/postroom/postroom/auth"
 	"github.com/postroom/postroom/internal/addr"
 	"github.com/postroom/postroom/internal/database"
 	"github.com/postroom/postroom/internal/maillog"
@@ -24,6 +25,7 @@ type Options struct {
 	Hostname string
 	Accounts *accounts.Service
 	Mailbox  *mailbox.Store
+	Auth     *auth.Verifier
 	DB       *database.DB
 	SpoolDir string
 	Reserve  int64
@@ -39,8 +41,8 @@ type Handler struct {
 // New returns a handler.
 func New(o Options) (*Handler, error) {
 	switch {
-	case o.Hostname == "" || o.Accounts == nil || o.Mailbox == nil || o.DB == nil:
-		return nil, errors.New("inbound: hostname, accounts, mailbox and database are required")
+	case o.Hostname == "" || o.Accounts == nil || o.Mailbox == nil || o.Auth == nil || o.DB == nil:
+		return nil, errors.New("inbound: hostname, accounts, mailbox, auth and database are required")
 	case o.Log == nil:
 		o.Log = slog.New(slog.DiscardHandler)
 	}
@@ -87,6 +89,9 @@ func (t *transaction) Rcpt(ctx context.Context, r smtpd.Rcpt) error {
 		return err
 	case !reply.Positive():
 		return t.refuse(r.To, reply)
+	}
+	if t.check == nil { // now it is worth asking the DNS, while the letter arrives
+		t.check = t.h.Auth.Begin(ctx, auth.Envelope{IP: t.client.Remote.Addr(), Helo: t.client.Hello, From: t.mail.From})
 	}
 	t.recipients = append(t.recipients, r.To)
 	for _, target := range route.Targets {

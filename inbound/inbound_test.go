@@ -15,13 +15,15 @@ import (
 	"golang.org/x/crypto/bcrypt"
 
 	"github.com/postroom/postroom/accounts"
+	"github.com/postroom/postroom/auth"
 	"github.com/postroom/postroom/internal/addr"
 	"github.com/postroom/postroom/internal/database"
 	"github.com/postroom/postroom/internal/database/databasetest"
 	"github.com/postroom/postroom/internal/maillog"
 	"github.com/postroom/postroom/internal/mailtest"
 	"github.com/postroom/postroom/internal/message"
-	"github.com/postroom/postroom/internal/wire"
+	"github.com/postroom/postroom/internal/resolve"
+	"github.com/postroom/postroom/internal/resolve/zone"
 	"github.com/postroom/postroom/mailbox"
 	"github.com/postroom/postroom/smtpd"
 )
@@ -33,6 +35,7 @@ type world struct {
 	accounts *accounts.Service
 	mailbox  *mailbox.Store
 	handler  *Handler
+	dns      *zone.Zone
 	id       map[string]int64
 }
 
@@ -70,8 +73,37 @@ func newWorld(t *testing.T) *world {
 	if err := w.accounts.SetDomain(ctx, must(addr.ParseDomain("catch.example")), accounts.DomainSettings{CatchAll: &catchAll}); err != nil {
 		t.Fatal(err)
 	}
-	w.handler = must(New(Options{Hostname: "mail.example.org", Accounts: w.accounts, Mailbox: w.mailbox, DB: w.db, SpoolDir: t.TempDir()}))
+	w.dns = outside()
+	w.handler = must(New(Options{
+		Hostname: "mail.example.org", Accounts: w.accounts, Mailbox: w.mailbox, DB: w.db, SpoolDir: t.TempDir(),
+		Auth: &auth.Verifier{DNS: resolver(t, w.dns)},
+	}))
 	return w
+}
+
+// remote is where the letters of the tests come from.
+const remote = "192.0.2.1"
+
+// outside is the DNS of the rest of the world.
+func outside() *zone.Zone {
+	return zone.MustParse(`
+		outside.example. 60 IN MX 10 mail.outside.example.
+		mail.outside.example. 60 IN A 192.0.2.1
+		1.2.0.192.in-addr.arpa. 60 IN PTR mail.outside.example.
+	`)
+}
+
+func resolver(t testing.TB, z *zone.Zone) *resolve.Resolver {
+	r := must(resolve.New(resolve.Options{Servers: []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:53")}, Exchange: z}))
+	t.Cleanup(r.Close)
+	return r
+}
+
+// fromOutside is a connection from remote.
+type fromOutside struct{ net.Conn }
+
+func (fromOutside) RemoteAddr() net.Addr {
+	return net.TCPAddrFromAddrPort(netip.MustParseAddrPort(remote + ":1025"))
 }
 
 func (w *world) add(address string, quota int64) {
@@ -120,7 +152,7 @@ func (w *world) server() *smtpd.Server {
 
 func TestRcpt(t *testing.T) {
 	mailtest.RunDialogue(t, "testdata/rcpt.txt", func(t *testing.T, conn net.Conn) {
-		newWorld(t).server().ServeConn(conn)
+		newWorld(t).server().ServeConn(fromOutside{conn})
 	})
 }
 
@@ -129,7 +161,7 @@ func (w *world) send(script string) {
 	w.t.Helper()
 	client, server := net.Pipe()
 	done := make(chan struct{})
-	go func() { defer close(done); w.server().ServeConn(server) }()
+	go func() { defer close(done); w.server().ServeConn(fromOutside{server}) }()
 	if err := mailtest.Play(client, script); err != nil {
 		w.t.Error(err)
 	}
@@ -147,23 +179,26 @@ func TestKept(t *testing.T) {
 			C: DATA
 			S: 354 *
 			C: return-path: <forged@example.net>
+			C: From: Ben <ben@outside.example>
+			C: Authentication-Results: mail.example.org; dmarc=pass (forged) header.from=bank.example
 			C: Subject: one
 			C:
 			C: ..body
 			C: .
 			S: 250 2.0.0 * is kept
-			C! "MAIL FROM:<>\r\nRCPT TO:<postmaster>\r\nBDAT 4 LAST\r\nlast"
+			C! "MAIL FROM:<>\r\nRCPT TO:<postmaster>\r\nBDAT 31 LAST\r\nFrom: b@outside.example\r\n\r\nlast"
 			S~ 250 2.0.0 * is kept`)
 		anna := w.letters("anna@example.org")
 		if len(anna) != 2 {
 			t.Fatalf("anna has %d letters: %q", len(anna), anna)
 		}
-		for _, want := range []string{"Return-Path: <ben@outside.example>\r\nDelivered-To: anna+tag@example.org\r\nReceived: from ", "Subject: one\r\n\r\n.body\r\n"} {
+		for _, want := range []string{"Return-Path: <ben@outside.example>\r\nDelivered-To: anna+tag@example.org\r\nAuthentication-Results: mail.example.org;",
+			"\r\nReceived: from ", "From: Ben <ben@outside.example>\r\nSubject: one\r\n\r\n.body\r\n"} {
 			if !strings.Contains(anna[0], want) {
 				t.Errorf("no %q in %q", want, anna[0])
 			}
 		}
-		if strings.Contains(anna[0], "forged") || strings.Contains(anna[0], "<evil>") || strings.Contains(anna[0], "for <") {
+		if strings.Contains(anna[0], "forged") || strings.Contains(anna[0], "from <evil>") || strings.Contains(anna[0], "for <") {
 			t.Errorf("kept %q", anna[0])
 		}
 		if !strings.HasPrefix(anna[1], "Return-Path: <>\r\nDelivered-To: anna@example.org\r\n") || !strings.HasSuffix(anna[1], "\r\nlast\r\n") {
@@ -193,9 +228,9 @@ func TestRefusedAfterData(t *testing.T) {
 		{"too many fields", envelope + fmt.Sprintf("C! %q\nS: 552 5.3.4 *", strings.Repeat("X:\r\n", 2001)+"\r\n.\r\n"), nil},
 		{"bare LF", envelope + `C! "Subject: x\n\r\n.\r\n"
 			S: 550 5.5.2 *`, nil},
-		{"the database is closed", envelope + `C! "x\r\n.\r\n"
+		{"the database is closed", envelope + `C! "From: b@outside.example\r\n\r\nx\r\n.\r\n"
 			S: 451 4.3.0 local error, try again later (session *)`, func(w *world) { w.handler.DB = closedDB(w.t) }},
-		{"the account is removed meanwhile", envelope + "C: <wait 2s>\n" + `C! "x\r\n.\r\n"
+		{"the account is removed meanwhile", envelope + "C: <wait 2s>\n" + `C! "From: b@outside.example\r\n\r\nx\r\n.\r\n"
 			S: 451 4.2.1 *`, func(w *world) {
 			time.AfterFunc(time.Second, func() {
 				for _, alias := range []string{"team@example.org"} {
@@ -267,27 +302,6 @@ func TestDiskReserve(t *testing.T) {
 	})
 }
 
-func TestDecide(t *testing.T) {
-	header := func(n int) *message.Header {
-		return must(message.ReadHeader(strings.NewReader(strings.Repeat("Received: x\r\n", n)+"\r\n"), message.HeaderLimits{}))
-	}
-	for _, tc := range []struct {
-		name string
-		f    facts
-		want wire.Reply
-	}{
-		{"ordinary", facts{header(3)}, wire.Reply{}},
-		{"no header at all", facts{header(0)}, wire.Reply{}},
-		{"a hundred hops", facts{header(100)}, wire.Reply{}},
-		{"one more", facts{header(101)}, replyLoop},
-		{"header over the limits", facts{}, replyHeaderTooLarge},
-	} {
-		if got := decide(tc.f); got.String() != tc.want.String() {
-			t.Errorf("%s: %v, want %v", tc.name, got, tc.want)
-		}
-	}
-}
-
 func TestRouteReply(t *testing.T) {
 	for kind, want := range map[accounts.RouteKind]int{
 		accounts.Deliver: 250, accounts.UnknownUser: 550, accounts.NotOurs: 550, accounts.Routing: 550, accounts.NobodyYet: 451, 200: 451,
@@ -311,7 +325,7 @@ func TestHasRoom(t *testing.T) {
 		{100, 50, 51, false},
 		{100, 0, 101, false},
 	} {
-		if got := hasRoom(tc.quota, tc.used, tc.announced); got != tc.want {
+		if got := (accounts.Target{Quota: tc.quota}).HasRoom(tc.used, tc.announced); got != tc.want {
 			t.Errorf("quota %d, used %d, announced %d: %t", tc.quota, tc.used, tc.announced, got)
 		}
 	}
@@ -336,9 +350,10 @@ func BenchmarkReceive(b *testing.B) {
 	}
 	anna := must(addr.Parse("anna@example.org"))
 	must(a.AddAccount(ctx, accounts.NewAccount{Address: anna, Password: "correct horse"}))
-	h := must(New(Options{Hostname: "mail.example.org", Accounts: a, Mailbox: m, DB: db, SpoolDir: b.TempDir()}))
+	h := must(New(Options{Hostname: "mail.example.org", Accounts: a, Mailbox: m, DB: db, SpoolDir: b.TempDir(),
+		Auth: &auth.Verifier{DNS: resolver(b, outside())}}))
 	session := must(h.Connect(ctx, &smtpd.Client{ID: "x", Hello: "c", Remote: netip.MustParseAddrPort("192.0.2.1:1")}))
-	letter := "Subject: x\r\n\r\n" + strings.Repeat(strings.Repeat("y", 98)+"\r\n", 100)
+	letter := "From: b@outside.example\r\nSubject: x\r\n\r\n" + strings.Repeat(strings.Repeat("y", 98)+"\r\n", 100)
 	b.ReportAllocs()
 	b.SetBytes(int64(len(letter)))
 	for b.Loop() {

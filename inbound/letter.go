@@ -1,28 +1,27 @@
 package inbound
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
-	"time"
 
 	"github.com/postroom/postroom/accounts"
+	"github.com/postroom/postroom/auth"
 	"github.com/postroom/postroom/internal/addr"
 	"github.com/postroom/postroom/internal/database"
 	"github.com/postroom/postroom/internal/maillog"
 	"github.com/postroom/postroom/internal/message"
-	"github.com/postroom/postroom/mailbox"
 	"github.com/postroom/postroom/smtpd"
 )
 
-// transaction is one letter: its envelope, and where it will go.
+// transaction is one letter: its envelope, where it will go, and the check of who sent it.
 type transaction struct {
 	*session
 	mail       smtpd.Mail
 	recipients []addr.Path
 	targets    []target
+	check      *auth.Check // since the first recipient that was accepted
 }
 
 // target is a mailbox, and the recipient that led there first.
@@ -41,8 +40,12 @@ func (t *transaction) addTarget(a accounts.Target, recipient addr.Path) {
 	t.targets = append(t.targets, target{a, recipient})
 }
 
-// Close ends the letter, kept or not.
-func (t *transaction) Close() {}
+// Close ends the letter, kept or not, and what was still being looked up for it.
+func (t *transaction) Close() {
+	if t.check != nil {
+		t.check.Close()
+	}
+}
 
 // Data is the receive story from the first octet to the 250.
 func (t *transaction) Data(ctx context.Context, body io.Reader) (smtpd.Reply, error) {
@@ -51,23 +54,42 @@ func (t *transaction) Data(ctx context.Context, body io.Reader) (smtpd.Reply, er
 	if _, err := spool.ReadFrom(body); err != nil {
 		return smtpd.Reply{}, fmt.Errorf("inbound: receive: %w", err)
 	}
-	header, err := readHeader(spool)
+	facts, err := t.gather(ctx, spool)
 	if err != nil {
 		return smtpd.Reply{}, err
 	}
-	// Mail authentication gives its verdict here, from the spool; decide will weigh it.
-	if refused := decide(facts{header: header}); !refused.IsZero() {
-		t.log.Info(maillog.Refused, maillog.From, t.mail.From.String(), maillog.Size, spool.Size(), maillog.Reply, refused.String())
-		return refused, nil
+	decided := decide(facts)
+	if !decided.refusal.IsZero() {
+		t.logRefusal(spool.Size(), facts, decided)
+		return decided.refusal, nil
 	}
-	id := message.NewID()
-	switch err := t.keep(ctx, id, spool, header); {
+	l := letter{id: message.NewID(), spool: spool, facts: facts, decision: decided}
+	switch err := t.keep(ctx, l); {
 	case errors.Is(err, accounts.ErrGone):
 		return replyGone, nil
 	case err != nil:
-		return smtpd.Reply{}, fmt.Errorf("inbound: keep %s: %w", id, err)
+		return smtpd.Reply{}, fmt.Errorf("inbound: keep %s: %w", l.id, err)
 	}
-	return smtpd.NewReply(250, 0, 0, id.String()+" is kept"), nil
+	return smtpd.NewReply(250, 0, 0, l.id.String()+" is kept"), nil
+}
+
+// gather finds out what decide wants to know.
+func (t *transaction) gather(ctx context.Context, spool *message.Spool) (f facts, err error) {
+	f.header, err = readHeader(spool)
+	if err != nil || f.header == nil {
+		return f, err
+	}
+	f.verdict = t.check.Finish(ctx, auth.Letter{Content: spool, Size: spool.Size(), Header: f.header})
+	if f.verdict.Author.Problem == auth.AuthorFine {
+		f.ours, err = t.h.Accounts.Hosts(ctx, f.verdict.Author.Domain)
+	}
+	return f, err
+}
+
+// logRefusal is the line that tells the operator why a letter was not taken.
+func (t *transaction) logRefusal(size int64, f facts, d decision) {
+	t.log.Info(maillog.Refused, maillog.From, t.mail.From.String(), maillog.To, t.recipients, maillog.Size, size,
+		maillog.Reply, d.refusal.String(), maillog.Verdict, f.verdict.String())
 }
 
 func (t *transaction) free(spool *message.Spool) {
@@ -88,22 +110,30 @@ func readHeader(spool *message.Spool) (*message.Header, error) {
 	return header, nil
 }
 
+// letter is a letter that will be kept.
+type letter struct {
+	id    message.ID
+	spool *message.Spool
+	facts
+	decision
+}
+
 // keep makes the letter, its place in every mailbox and its ledger rows durable, in one write.
-func (t *transaction) keep(ctx context.Context, id message.ID, spool *message.Spool, header *message.Header) error {
-	content, size, err := t.stored(id, spool, header)
+func (t *transaction) keep(ctx context.Context, l letter) error {
+	k, err := t.compose(l)
 	if err != nil {
 		return err
 	}
-	staged, err := t.h.Mailbox.Stage(ctx, id, size, content)
+	staged, err := t.h.Mailbox.Stage(ctx, l.id, k.size, k.content)
 	if err != nil {
 		return err
 	}
 	defer func() {
 		if err := staged.Discard(context.WithoutCancel(ctx)); err != nil {
-			t.log.Warn("staged letter not freed", maillog.Msg, id, maillog.Err, err)
+			t.log.Warn("staged letter not freed", maillog.Msg, l.id, maillog.Err, err)
 		}
 	}()
-	deliveries, entries := t.deliveries(), t.entries(id)
+	deliveries, entries := t.deliveries(k), t.entries(l)
 	err = t.h.DB.Write(ctx, func(tx *database.Tx) error {
 		if err := accounts.MustBeThere(tx, t.accountIDs()...); err != nil {
 			return err
@@ -116,77 +146,7 @@ func (t *transaction) keep(ctx context.Context, id message.ID, spool *message.Sp
 	if err != nil {
 		return err
 	}
-	t.log.Info(maillog.Stored, maillog.Msg, id, maillog.From, t.mail.From.String(), maillog.To, t.recipients, maillog.Size, size)
+	t.log.Info(maillog.Stored, maillog.Msg, l.id, maillog.From, t.mail.From.String(), maillog.To, t.recipients, maillog.Size, k.size,
+		maillog.Verdict, l.verdict.String(), maillog.Suspicion, l.suspicion)
 	return nil
-}
-
-// stored is the letter as it is kept: our Received field, then what came, without Return-Path fields, which only the final
-// delivery may write (RFC 5321 section 4.4). A last line without CR LF, which only BDAT can send, gets one, as the
-// canonical form of DKIM has (RFC 6376 section 3.4.3), so that the size that POP3 tells is what it sends.
-func (t *transaction) stored(id message.ID, spool *message.Spool, header *message.Header) (content io.Reader, size int64, err error) {
-	trace := message.Received{
-		Helo: t.client.Hello, FromIP: t.client.Remote.Addr(), By: t.h.Hostname, ID: id, TLS: t.client.TLS,
-		With: message.With(t.client.Extended, t.client.TLS != nil, false, t.mail.UTF8), For: t.recipients, Time: time.Now(),
-	}.Append(nil)
-	came := message.Without(spool, spool.Size(), header, func(f message.Field) bool { return f.Is("Return-Path") })
-	end, err := missingEnd(spool)
-	if err != nil {
-		return nil, 0, fmt.Errorf("inbound: read spool: %w", err)
-	}
-	parts := io.MultiReader(bytes.NewReader(trace), came, bytes.NewReader(end))
-	return parts, int64(len(trace)) + came.Size() + int64(len(end)), nil
-}
-
-// missingEnd is the CR LF that the last line lacks, if it does.
-func missingEnd(spool *message.Spool) ([]byte, error) {
-	var last [2]byte
-	if spool.Size() >= 2 {
-		if _, err := spool.ReadAt(last[:], spool.Size()-2); err != nil && !errors.Is(err, io.EOF) {
-			return nil, err
-		}
-	}
-	if spool.Size() == 0 || string(last[:]) == "\r\n" {
-		return nil, nil
-	}
-	return []byte("\r\n"), nil
-}
-
-// deliveries are the mailboxes, and what stands before the letter in each.
-func (t *transaction) deliveries() []mailbox.Delivery {
-	all := make([]mailbox.Delivery, len(t.targets))
-	for i, target := range t.targets {
-		prefix := message.ReturnPath(t.mail.From.String())
-		prefix = append(prefix, message.DeliveredTo(deliveredTo(target))...)
-		all[i] = mailbox.Delivery{AccountID: target.AccountID, Prefix: prefix}
-	}
-	return all
-}
-
-// deliveredTo is the recipient as the sender wrote it, so that its owner can sort by tag or alias.
-func deliveredTo(t target) string {
-	if t.recipient.Postmaster {
-		return t.Address
-	}
-	return t.recipient.Address.String()
-}
-
-func (t *transaction) accountIDs() []int64 {
-	ids := make([]int64, len(t.targets))
-	for i, target := range t.targets {
-		ids[i] = target.AccountID
-	}
-	return ids
-}
-
-// entries are the letter's rows in the ledger.
-func (t *transaction) entries(id message.ID) []maillog.Entry {
-	all := make([]maillog.Entry, len(t.targets))
-	for i, target := range t.targets {
-		all[i] = maillog.Entry{
-			Time: time.Now(), Message: id, Kind: maillog.KindStored, Account: target.AccountID,
-			ReversePath: t.mail.From.String(), Recipient: deliveredTo(target),
-			Remote: t.client.Remote.Addr().String(), Detail: "kept in the mailbox of " + target.Target.Address,
-		}
-	}
-	return all
 }

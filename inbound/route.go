@@ -24,7 +24,7 @@ func Judge(ctx context.Context, a *accounts.Service, m *mailbox.Store, to addr.P
 		if err != nil {
 			return route, wire.Reply{}, err
 		}
-		if !hasRoom(target.Quota, used, announced) {
+		if !target.HasRoom(used, announced) {
 			return route, replyMailboxFull, nil
 		}
 	}
@@ -45,10 +45,4 @@ func RouteReply(kind accounts.RouteKind) wire.Reply {
 		return replyNoRouting
 	}
 	return replyNobodyYet // and anything unclear is temporary
-}
-
-// hasRoom tells whether a letter of the announced size may go to a mailbox. A letter whose size was not announced may
-// overshoot by its own size.
-func hasRoom(quota, used, announced int64) bool {
-	return quota == 0 || used < quota && used+announced <= quota
 }

@@ -19,8 +19,11 @@ type Delivery struct {
 	Prefix    []byte // whole header lines in front of the body: Return-Path first, then Delivered-To
 	MarkAt    int64  // where in the body Mark is put in
 	Mark      string
-	Flags     int64
+	Flags     int64 // such as Junk
 }
+
+// Junk is the flag of a letter that its owner should doubt ($Junk in RFC 9051 section 2.3.2). It hides nothing by itself.
+const Junk int64 = 1
 
 // Receipt says where a letter lies now.
 type Receipt struct {

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/postroom/postroom/accounts"
+	"github.com/postroom/postroom/internal/demo"
 )
 
 // result is what a command line did.
@@ -32,15 +33,21 @@ var quickPasswords = accounts.Options{Cost: 4, Iterations: 4096}
 
 // installation is a configuration file with a data directory that is still to be made.
 type installation struct {
-	t      *testing.T
-	config string
-	data   string
+	t       *testing.T
+	config  string
+	data    string
+	outside *demo.Outside
 }
 
 func install(t *testing.T) *installation {
 	t.Helper()
 	dir := t.TempDir()
-	in := &installation{t: t, config: filepath.Join(dir, "postroom.toml"), data: filepath.Join(dir, "data")}
+	outside, err := demo.OpenOutside(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(outside.Close)
+	in := &installation{t: t, config: filepath.Join(dir, "postroom.toml"), data: filepath.Join(dir, "data"), outside: outside}
 	in.configure(fmt.Sprintf(`hostname = "mail.example.org"
 data_dir = %q
 [listen]
@@ -54,7 +61,9 @@ https = []
 admin = []
 [tls]
 source = "local"
-`, in.data))
+[dns]
+resolvers = [%q]
+`, in.data, outside.DNS))
 	return in
 }
 

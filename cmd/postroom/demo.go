@@ -52,10 +52,11 @@ func (c *demoCommand) Run(ctx context.Context, p *program) (err error) {
 		{Name: "start the server", Run: s.start},
 		{Name: "add the domain " + demoDomain + " and the account " + demoAddress, Run: s.addAccount},
 	}, demo.RoundTrip(&s.world)...)
+	steps = append(steps, demo.Verdicts(&s.world)...)
 	if err := demo.Run(ctx, steps, s.print); err != nil {
 		return s.failed(err)
 	}
-	fmt.Fprintf(p.stdout, "\nThe letter went the whole way, and every octet of it came back.\n")
+	fmt.Fprintf(p.stdout, "\nThe letter went the whole way, and every octet of it came back. A forged one was refused.\n")
 	if c.Once {
 		return nil
 	}
@@ -83,10 +84,14 @@ func (s *showing) config() *config.Config {
 	c.Hostname, c.DataDir = demoHost, s.dir
 	c.Listen = config.Listen{SMTP: []string{"127.0.0.1:0"}, POP3: []string{"127.0.0.1:0"}, POP3S: []string{"127.0.0.1:0"}}
 	c.Limits.DiskReserve = 0 // a laptop may be nearly full
+	c.DNS.Resolvers = []string{s.world.Outside.DNS.String()}
 	return c
 }
 
-func (s *showing) start(ctx context.Context, note demo.Note) error {
+func (s *showing) start(ctx context.Context, note demo.Note) (err error) {
+	if s.world.Outside, err = demo.OpenOutside(context.WithoutCancel(ctx)); err != nil {
+		return err
+	}
 	c := s.config()
 	open, err := openListeners(nil, c)
 	if err != nil {
@@ -108,6 +113,7 @@ func (s *showing) start(ctx context.Context, note demo.Note) error {
 	}
 	note("SMTP on %s, POP3 on %s, POP3S on %s", s.world.SMTP, s.server.address(servicePOP3), s.world.POP3S)
 	note("certificates come from an authority of its own, made just now")
+	note("it asks a DNS server on %s, which knows %s and a few others", s.world.Outside.DNS, demoSender)
 	return nil
 }
 
@@ -153,6 +159,9 @@ func (s *showing) failed(err error) error {
 
 // stop ends the server, if it was started.
 func (s *showing) stop() error {
+	if s.world.Outside != nil {
+		defer s.world.Outside.Close()
+	}
 	if s.server == nil {
 		return nil
 	}

@@ -70,10 +70,10 @@ func confusing(t *testing.T) *running {
 	in.must("", "account", "add", `"b c"@plain.example`, "--generate")
 	r := in.serve()
 	d := r.smtp()
-	d.reply("MAIL FROM:<ben@client.example>")
+	d.reply("MAIL FROM:<ben@elsewhere.example>")
 	d.reply("RCPT TO:<full@example.org>")
 	d.reply("DATA")
-	if reply := d.reply("Subject: " + strings.Repeat("x", 400) + "\r\n\r\n."); !strings.HasPrefix(reply, "250 ") {
+	if reply := d.reply("From: ben@elsewhere.example\r\nSubject: " + strings.Repeat("x", 400) + "\r\n\r\n."); !strings.HasPrefix(reply, "250 ") {
 		t.Fatalf("the letter that fills the mailbox: %s", reply)
 	}
 	return r

@@ -12,11 +12,13 @@ import (
 	"time"
 
 	"github.com/postroom/postroom/accounts"
+	"github.com/postroom/postroom/auth"
 	"github.com/postroom/postroom/inbound"
 	"github.com/postroom/postroom/internal/config"
 	"github.com/postroom/postroom/internal/limit"
 	"github.com/postroom/postroom/internal/listen"
 	"github.com/postroom/postroom/internal/maillog"
+	"github.com/postroom/postroom/internal/resolve"
 	"github.com/postroom/postroom/pop3d"
 	"github.com/postroom/postroom/retrieval"
 	"github.com/postroom/postroom/smtpd"
@@ -79,6 +81,7 @@ type server struct {
 	listeners    listeners
 	stores       *stores
 	certificates *tlsconf.Source
+	dns          *resolve.Resolver
 	fetching     *retrieval.Handler
 	engines      map[string]engine
 
@@ -132,8 +135,12 @@ func emptySpool(dataDir string) (string, error) {
 // assemble joins the engines with the stories.
 func (s *server) assemble(ctx context.Context, spool string) error {
 	c := s.config
+	var err error
+	if s.dns, err = openResolver(c, s.log); err != nil {
+		return err
+	}
 	receiving, err := inbound.New(inbound.Options{
-		Hostname: c.Hostname, Accounts: s.stores.accounts, Mailbox: s.stores.mailbox, DB: s.stores.db,
+		Hostname: c.Hostname, Accounts: s.stores.accounts, Mailbox: s.stores.mailbox, DB: s.stores.db, Auth: &auth.Verifier{DNS: s.dns},
 		SpoolDir: spool, Reserve: int64(c.Limits.DiskReserve), Log: s.log,
 	})
 	if err != nil {
@@ -244,6 +251,9 @@ func (s *server) close() (err error) {
 	}
 	if s.certificates != nil {
 		s.certificates.Close()
+	}
+	if s.dns != nil {
+		s.dns.Close()
 	}
 	if s.stores != nil {
 		err = s.stores.close()

@@ -145,7 +145,7 @@ func (r *running) smtp() *dialogue {
 	c, err := net.Dial("tcp", r.port("smtp"))
 	d := talk(r.t, c, err)
 	d.reply("")
-	d.reply("EHLO client.example")
+	d.reply("EHLO elsewhere.example")
 	return d
 }
 
@@ -167,7 +167,7 @@ func (d *dialogue) reply(line string) string {
 // rcpt asks for one recipient, in a transaction of its own.
 func (d *dialogue) rcpt(path string) string {
 	d.t.Helper()
-	d.reply("MAIL FROM:<ben@client.example> SMTPUTF8")
+	d.reply("MAIL FROM:<ben@elsewhere.example> SMTPUTF8")
 	reply := d.reply("RCPT TO:" + path)
 	d.reply("RSET")
 	return reply
@@ -206,7 +206,7 @@ func TestServe(t *testing.T) {
 	r := settled(t).serve()
 	world := &demo.World{
 		SMTP: r.port("smtp"), POP3S: r.port("pop3s"), Hostname: "mail.example.org", Roots: r.client().RootCAs,
-		From: "ben@client.example", Address: "anna@example.org", Password: "correct horse",
+		From: "ben@elsewhere.example", Address: "anna@example.org", Password: "correct horse", Outside: r.outside,
 	}
 	if err := demo.Run(t.Context(), demo.RoundTrip(world), func(demo.Result) {}); err != nil {
 		t.Fatal(err)

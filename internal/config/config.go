@@ -49,10 +49,29 @@ type TLS struct {
 	Key    string `toml:"key"`
 }
 
-// DNS is who is asked.
+// DNS is who is asked: the system's resolvers where none is named. TrustAD says that they tell the truth about DNSSEC (the
+// AD bit of RFC 4035 section 3.2.3) over a network where nobody can change it; nil stands for what Trusts says.
 type DNS struct {
 	Resolvers []string `toml:"resolvers"`
 	TrustAD   *bool    `toml:"trust_ad"`
+}
+
+// Servers are the resolvers that are named.
+func (d DNS) Servers() (servers []netip.AddrPort) {
+	for _, text := range d.Resolvers {
+		if server, err := netip.ParseAddrPort(text); err == nil { // check has said so otherwise
+			servers = append(servers, server)
+		}
+	}
+	return servers
+}
+
+// Trusts tells whether the AD bit of these resolvers counts: as configured, else when all are on this machine.
+func (d DNS) Trusts(servers []netip.AddrPort) bool {
+	if d.TrustAD != nil {
+		return *d.TrustAD
+	}
+	return !slices.ContainsFunc(servers, func(s netip.AddrPort) bool { return !s.Addr().IsLoopback() })
 }
 
 // Limits are those of the design that an operator may change.

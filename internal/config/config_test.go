@@ -2,6 +2,7 @@ package config
 
 import (
 	"errors"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -134,7 +135,7 @@ func TestPrintReadsBack(t *testing.T) {
 			t.Errorf("read back %+v, want %+v", again, c)
 		}
 	}
-	if notes := all.Notes(); len(notes) != 3 {
+	if notes := all.Notes(); len(notes) != 2 {
 		t.Errorf("notes %q", notes)
 	}
 }
@@ -222,4 +223,31 @@ func FuzzParse(f *testing.F) {
 			t.Fatalf("%v in\n%s", err, b.String())
 		}
 	})
+}
+
+func TestDNS(t *testing.T) {
+	yes, no := true, false
+	for _, tc := range []struct {
+		name      string
+		dns       DNS
+		servers   int
+		trustsTwo bool
+	}{
+		{"the system's, one on another machine", DNS{}, 0, false},
+		{"told to trust", DNS{TrustAD: &yes}, 0, true},
+		{"two named", DNS{Resolvers: []string{"127.0.0.1:53", "192.0.2.1:53"}}, 2, false},
+		{"on this machine", DNS{Resolvers: []string{"127.0.0.1:53", "[::1]:53"}}, 2, true},
+		{"on this machine, told not to trust", DNS{Resolvers: []string{"127.0.0.1:53"}, TrustAD: &no}, 1, false},
+	} {
+		servers := tc.dns.Servers()
+		if len(servers) != tc.servers {
+			t.Errorf("%s: servers %v", tc.name, servers)
+		}
+		if len(servers) == 0 {
+			servers = []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:53"), netip.MustParseAddrPort("192.0.2.1:53")}
+		}
+		if got := tc.dns.Trusts(servers); got != tc.trustsTwo {
+			t.Errorf("%s: trusts %t", tc.name, got)
+		}
+	}
 }

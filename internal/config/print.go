@@ -28,7 +28,7 @@ func (c *Config) Print(w io.Writer) error {
 	if c.TLS.Source == "files" {
 		p("cert = %s\nkey = %s", quote(c.TLS.Cert), quote(c.TLS.Key))
 	}
-	p("\n[dns] # not used by this version\nresolvers = %s", quoteAll(c.DNS.Resolvers))
+	p("\n[dns]\nresolvers = %s # such as \"127.0.0.1:53\"; none: those of the system", quoteAll(c.DNS.Resolvers))
 	if c.DNS.TrustAD != nil {
 		p("trust_ad = %t", *c.DNS.TrustAD)
 	}

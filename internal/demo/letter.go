@@ -7,6 +7,9 @@ import (
 	"time"
 )
 
+// dateLayout is RFC 5322 section 3.3.
+const dateLayout = "Mon, 02 Jan 2006 15:04:05 -0700"
+
 // composeLetter writes a small letter that is easy to damage on the way: lines that begin with a dot, an empty last
 // part, long and eight-bit lines. All lines end with CR LF.
 func composeLetter(from, to, id string, now time.Time) []byte {
@@ -14,7 +17,7 @@ func composeLetter(from, to, id string, now time.Time) []byte {
 		"From: Ben Outside <" + from + ">",
 		"To: <" + to + ">",
 		"Subject: Hello from the outside",
-		"Date: " + now.Format("Mon, 02 Jan 2006 15:04:05 -0700"), // RFC 5322 section 3.3
+		"Date: " + now.Format(dateLayout),
 		"Message-ID: <" + id + ">",
 		"MIME-Version: 1.0",
 		"Content-Type: text/plain; charset=utf-8",

@@ -1,9 +1,12 @@
 package demo
 
 import (
+	"bytes"
 	"context"
 	"crypto/x509"
 	"time"
+
+	"github.com/postroom/postroom/internal/message"
 )
 
 // World is the server that is shown, and whom the letter is for.
@@ -15,6 +18,7 @@ type World struct {
 	From     string         // the stranger's address
 	Address  string         // the owner's address, and login
 	Password string
+	Outside  *Outside // where From is
 }
 
 // visit is one round trip under way.
@@ -37,6 +41,7 @@ func RoundTrip(w *World) []Step {
 		{"log in over POP3S as " + w.Address, v.logIn},
 		{"fetch the letter", v.fetch},
 		{"compare it with what was sent", v.compare},
+		{"who sent it?", v.seeVerdict},
 	}
 }
 
@@ -58,7 +63,12 @@ func (v *visit) handOver(_ context.Context, note Note) error {
 	v.smtp.note = note
 	_, domain := cutAddress(v.From)
 	now := time.Now()
-	v.letter = composeLetter(v.From, v.Address, now.UTC().Format("20060102150405.000000")+"@"+domain, now)
+	letter := composeLetter(v.From, v.Address, now.UTC().Format("20060102150405.000000")+"@"+domain, now)
+	signed, err := v.Outside.sign(letter)
+	if err != nil {
+		return v.smtp.giveUp(err)
+	}
+	v.letter = signed
 	if err := v.smtp.sendLetter(v.From, v.Address, v.letter); err != nil {
 		return v.smtp.giveUp(err)
 	}
@@ -94,6 +104,15 @@ func (v *visit) compare(_ context.Context, note Note) error {
 	if err != nil {
 		return err
 	}
-	note("all %d octets of the letter came back, behind %d octets of trace fields (Return-Path, Received)", len(v.letter), added)
+	note("all %d octets of the letter came back, behind %d octets of trace fields (Return-Path, Authentication-Results, Received)", len(v.letter), added)
 	return nil
+}
+
+// seeVerdict shows what the server found out about the letter, as any mail program can.
+func (v *visit) seeVerdict(_ context.Context, note Note) error {
+	header, err := message.ReadHeader(bytes.NewReader(v.fetched), message.HeaderLimits{})
+	if err != nil {
+		return err
+	}
+	return showResults(note, header, v.Hostname, map[string]string{"spf": "pass", "dkim": "pass", "dmarc": "pass"})
 }

@@ -20,6 +20,7 @@ import (
 type world struct {
 	smtp, pop3 map[string]string // verb to answer; "" is the greeting, "." the answer to a letter
 	trace      string            // put before the letter that comes back
+	mark       string            // put into its subject
 	certs      *tls.Config
 
 	mu     sync.Mutex // guards letter
@@ -30,12 +31,14 @@ func newWorld(cert tls.Certificate) *world {
 	return &world{
 		smtp: map[string]string{
 			"": "220 in.example", "EHLO": "250-in.example\r\n250-SIZE 100\r\n250 STARTTLS", "STARTTLS": "220 2.0.0 go on",
-			"MAIL": "250 2.1.0 ok", "RCPT": "250 2.1.5 ok", "DATA": "354 go on", ".": "250 2.0.0 kept", "QUIT": "221 2.0.0 bye",
+			"MAIL": "250 2.1.0 ok", "RCPT": "250 2.1.5 ok", "DATA": "354 go on", ".": "250 2.0.0 kept",
+			"forged": "550 5.7.26 not from the bank", "QUIT": "221 2.0.0 bye",
 		},
 		pop3: map[string]string{
 			"": "+OK hello", "USER": "+OK", "PASS": "+OK", "STAT": "+OK 1 200", "RETR": "+OK", "QUIT": "+OK bye",
 		},
-		trace: "Return-Path: <ben@out.example>\r\nReceived: from out.example by in.example\r\n",
+		trace: "Return-Path: <ben@out.example>\r\nAuthentication-Results: in.example; spf=pass; dkim=pass; dmarc=pass\r\n" +
+			"Received: from out.example by in.example\r\n",
 		certs: &tls.Config{Certificates: []tls.Certificate{cert}},
 	}
 }
@@ -69,8 +72,14 @@ func (w *world) start(t *testing.T, roots *x509.CertPool) *World {
 	if err != nil {
 		t.Fatal(err)
 	}
+	outside, err := OpenOutside(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(outside.Close)
 	return &World{
-		SMTP: listen(t, plain, w.serveSMTP), POP3S: listen(t, secure, w.servePOP3),
+		Outside: outside,
+		SMTP:    listen(t, plain, w.serveSMTP), POP3S: listen(t, secure, w.servePOP3),
 		Hostname: "in.example", Roots: roots, From: "ben@out.example", Address: "anna@in.example", Password: "secret",
 	}
 }
@@ -97,7 +106,11 @@ func (w *world) serveSMTP(c net.Conn) {
 			w.mu.Lock()
 			w.letter = string(letter)
 			w.mu.Unlock()
-			fmt.Fprintf(c, "%s\r\n", w.smtp["."])
+			answer := w.smtp["."]
+			if strings.Contains(w.letter, bankDomain) {
+				answer = w.smtp["forged"]
+			}
+			fmt.Fprintf(c, "%s\r\n", answer)
 		}
 	}
 }
@@ -118,7 +131,7 @@ func (w *world) servePOP3(c net.Conn) {
 		w.mu.Lock()
 		out := bufio.NewWriter(c)
 		dots := wire.NewDotWriter(out)
-		_, _ = io.WriteString(dots, w.trace+w.letter) // a client that went away shows in the next read
+		_, _ = io.WriteString(dots, w.trace+strings.Replace(w.letter, "Subject: [", "Subject: "+w.mark+"[", 1)) // a client that went away shows in the next read
 		if w.pop3[verb] == "+OK cut" {
 			_ = out.Flush()
 			w.mu.Unlock()
@@ -152,6 +165,9 @@ func TestRoundTrip(t *testing.T) {
 		{"letter gone", func(w *world) { w.pop3["RETR"] = "-ERR no such message" }, 5, "no such message"},
 		{"letter cut short", func(w *world) { w.pop3["RETR"] = "+OK cut" }, 5, "reading the letter"},
 		{"trace fields missing", func(w *world) { w.trace = "" }, 6, "Return-Path"},
+		{"no verdict", func(w *world) { w.trace = "Return-Path: <>\r\nReceived: x\r\n" }, 7, "is \"\", not \"pass\""},
+		{"another verdict", func(w *world) { w.trace = strings.Replace(w.trace, "dkim=pass", "dkim=fail", 1) }, 7, "dkim is \"fail\""},
+		{"somebody else's verdict", func(w *world) { w.trace = strings.Replace(w.trace, "Results: in.", "Results: other.", 1) }, 7, "not \"pass\""},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			w := newWorld(cert)
@@ -159,7 +175,7 @@ func TestRoundTrip(t *testing.T) {
 			var steps []Result
 			err := Run(t.Context(), RoundTrip(w.start(t, roots)), func(r Result) { steps = append(steps, r) })
 			if tc.fails == 0 {
-				if err != nil || len(steps) != 6 {
+				if err != nil || len(steps) != 7 {
 					t.Fatalf("%d steps, %v", len(steps), err)
 				}
 				return
@@ -190,5 +206,43 @@ func TestPasswordIsNotShown(t *testing.T) {
 	})
 	if err != nil {
 		t.Fatal(err)
+	}
+}
+
+// TestVerdicts lets a server treat the forged letter and the mailing list's in the wrong way.
+func TestVerdicts(t *testing.T) {
+	cert, roots := mailtest.Certificate(t, "in.example")
+	const failed = "Authentication-Results: in.example; spf=pass; dkim=fail; dmarc=fail\r\n"
+	for _, tc := range []struct {
+		name    string
+		change  func(*world)
+		fails   int // the step, or 0
+		problem string
+	}{
+		{"all is well", func(*world) {}, 0, ""},
+		{"the forged letter is kept", func(w *world) { w.smtp["forged"] = "250 2.0.0 kept" }, 1, "the forged letter was answered with 250"},
+		{"it is refused for another reason", func(w *world) { w.smtp["forged"] = "550 5.7.1 no" }, 1, "550 5.7.1"},
+		{"the list's letter is refused", func(w *world) { w.smtp["."] = "550 5.7.26 no" }, 2, "550 5.7.26"},
+		{"no STARTTLS", func(w *world) { w.smtp["STARTTLS"] = "454 4.7.0 no" }, 1, "220 was expected"},
+		{"the list's letter is not marked", func(w *world) { w.mark = "" }, 3, "not marked"},
+		{"another verdict", func(w *world) { w.trace = strings.Replace(w.trace, "dmarc=fail", "dmarc=pass", 1) }, 3, "dmarc is \"pass\""},
+		{"wrong password", func(w *world) { w.pop3["PASS"] = "-ERR [AUTH] no" }, 3, "[AUTH]"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			w := newWorld(cert)
+			w.trace, w.mark = "Return-Path: <>\r\n"+failed, "[suspicious] "
+			tc.change(w)
+			err := Run(t.Context(), Verdicts(w.start(t, roots)), func(Result) {})
+			if tc.fails == 0 {
+				if err != nil {
+					t.Fatal(err)
+				}
+				return
+			}
+			step, ok := errors.AsType[*StepError](err)
+			if !ok || step.Number != tc.fails || !strings.Contains(err.Error(), tc.problem) {
+				t.Errorf("got %v, want step %d and %q", err, tc.fails, tc.problem)
+			}
+		})
 	}
 }

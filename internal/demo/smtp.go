@@ -69,30 +69,43 @@ func (s *smtpClient) startTLS(ctx context.Context, config *tls.Config) error {
 	return err
 }
 
-// sendLetter hands over one letter (RFC 5321 section 3.3).
+// sendLetter hands over one letter, which must be taken.
 func (s *smtpClient) sendLetter(from, to string, letter []byte) error {
+	reply, err := s.offerLetter(from, to, letter)
+	if err == nil && reply.Code != 250 {
+		err = fmt.Errorf("the letter was answered with %s", reply)
+	}
+	return err
+}
+
+// offerLetter hands over one letter (RFC 5321 section 3.3) and returns the reply to it.
+func (s *smtpClient) offerLetter(from, to string, letter []byte) (wire.Reply, error) {
 	if err := s.command(250, fmt.Sprintf("MAIL FROM:<%s> SIZE=%d BODY=8BITMIME", from, len(letter))); err != nil {
-		return err
+		return wire.Reply{}, err
 	}
 	if err := s.command(250, fmt.Sprintf("RCPT TO:<%s>", to)); err != nil {
-		return err
+		return wire.Reply{}, err
 	}
 	if err := s.command(354, "DATA"); err != nil {
-		return err
+		return wire.Reply{}, err
 	}
 	w := bufio.NewWriter(s.Conn)
 	dots := wire.NewDotWriter(w)
 	if _, err := dots.Write(letter); err != nil {
-		return err
+		return wire.Reply{}, err
 	}
 	if err := dots.Close(); err != nil {
-		return err
+		return wire.Reply{}, err
 	}
 	if err := w.Flush(); err != nil {
-		return err
+		return wire.Reply{}, err
 	}
 	s.note("C: %d octets, then a line with a dot", len(letter))
-	return s.expect(250)
+	reply, err := s.reply()
+	if err == nil {
+		s.note("S: %s", reply)
+	}
+	return reply, err
 }
 
 // quit ends the session.

@@ -21,6 +21,8 @@ const (
 	Err       = "err"
 	Addr      = "addr"
 	Took      = "took"
+	Verdict   = "verdict"   // what mail authentication found
+	Suspicion = "suspicion" // why a letter is marked; "" for one that is not
 )
 
 // The phrases of events.

@@ -1,0 +1,110 @@
+package dkim
+
+import (
+	"crypto/rsa"
+	"crypto/x509"
+	"encoding/base64"
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// Sizes of RSA keys that are used. RFC 8301 section 3.2: verifiers must not take keys of less than 1024 bits, and must be
+// able to take 4096; a larger key is a way to make us work.
+const (
+	minKeyBits   = 1024
+	maxKeyBits   = 4096
+	maxKeyRecord = 16 << 10 // octets of a TXT record
+	maxKeys      = 5        // records that are looked at for one signature
+)
+
+// key is what the guards need to know of a public key, RFC 6376 section 3.6.1.
+type key struct {
+	bits        int
+	testing     bool // t=y
+	noSubdomain bool // t=s
+}
+
+// parseKey reads and judges the key record for a signature. go-msgauth reads it once more to use it.
+func parseKey(record string, s Signature) (key, error) {
+	if len(record) > maxKeyRecord {
+		return key{}, permanent("the key record is too long")
+	}
+	tags, err := parseTags(record)
+	if err != nil {
+		return key{}, permanent("the key record: %s", err)
+	}
+	flags := strings.Split(tags["t"], ":")
+	k := key{testing: slices.Contains(flags, "y"), noSubdomain: slices.Contains(flags, "s")}
+	if err := k.judge(tags, s); err != nil {
+		return k, err
+	}
+	return k, k.readPublic(tags)
+}
+
+// judge checks what the record says the key is for.
+func (k key) judge(tags map[string]string, s Signature) error {
+	algorithm, hash, _ := strings.Cut(s.Algorithm, "-")
+	kind, ok := tags["k"]
+	if !ok {
+		kind = "rsa"
+	}
+	_, versioned := tags["v"]
+	_, hashes := tags["h"]
+	_, services := tags["s"]
+	service := strings.Split(tags["s"], ":")
+	_, identity, _ := strings.Cut(s.Identity, "@")
+	switch {
+	case versioned && tags["v"] != "DKIM1":
+		return permanent("the key record is of another version")
+	case kind != algorithm:
+		return permanent("the key is for another algorithm")
+	case hashes && !slices.Contains(strings.Split(tags["h"], ":"), hash):
+		return permanent("the key is for other hash algorithms")
+	case services && !slices.Contains(service, "*") && !slices.Contains(service, "email"):
+		return permanent("the key is for other services")
+	case k.noSubdomain && !strings.EqualFold(identity, s.Domain):
+		return permanent("the key is not for subdomains in i=")
+	}
+	return nil
+}
+
+// readPublic reads p= as far as the size needs it.
+func (k *key) readPublic(tags map[string]string) error {
+	public, ok := tags["p"]
+	switch {
+	case !ok:
+		return permanent("the key record has no p=")
+	case public == "":
+		return permanent("the key is revoked")
+	case tags["k"] == "ed25519":
+		k.bits = 256
+		return nil
+	}
+	der, err := base64.StdEncoding.DecodeString(public)
+	if err != nil {
+		return permanent("the key is not base64")
+	}
+	rsaKey, err := parseRSA(der)
+	if err != nil {
+		return permanent("the key is no RSA key")
+	}
+	k.bits = rsaKey.N.BitLen()
+	switch {
+	case k.bits < minKeyBits:
+		return &unfit{Policy, fmt.Sprintf("the key has %d bits, fewer than %d", k.bits, minKeyBits)}
+	case k.bits > maxKeyBits:
+		return &unfit{Policy, fmt.Sprintf("the key has %d bits, more than %d", k.bits, maxKeyBits)}
+	}
+	return nil
+}
+
+// parseRSA takes both forms, as erratum 3017 of RFC 6376 proposes.
+func parseRSA(der []byte) (*rsa.PublicKey, error) {
+	if public, err := x509.ParsePKIXPublicKey(der); err == nil {
+		if rsaKey, ok := public.(*rsa.PublicKey); ok {
+			return rsaKey, nil
+		}
+	}
+	return x509.ParsePKCS1PublicKey(der)
+}
