@@ -20,6 +20,7 @@ import (
 	"github.com/postroom/postroom/internal/addr"
 	"github.com/postroom/postroom/internal/mailtest"
 	"github.com/postroom/postroom/internal/resolve"
+	"github.com/postroom/postroom/internal/resolve/zone"
 )
 
 // document is one YAML document of a suite: a zone and the tests in it.
@@ -392,4 +393,38 @@ func TestSlowSuite(t *testing.T) {
 		}
 	}
 	t.Logf("%d cases, %d of them ended by the deadline", ran, late)
+}
+
+// FuzzMailFrom makes up records: no panic, a bounded number of queries, and a pass only for a sender with a domain.
+func FuzzMailFrom(f *testing.F) {
+	for _, seed := range []string{"v=spf1 ip4:192.0.2.0/24 -all", "v=spf1 include:other.example mx a:%{d}/24//64 ptr exists:%{ir}.x.example ?all",
+		"v=spf1 redirect=other.example", "v=spf1 include:fuzz.example", "v=spf1 %{l1r-}.%{o} -all exp=x.example"} {
+		f.Add(seed, "v=spf1 a mx -all", "mail.example", "a")
+	}
+	f.Fuzz(func(t *testing.T, record, other, helo, local string) {
+		z := zone.New()
+		z.AddTXT("fuzz.example", record)
+		z.AddTXT("other.example", other)
+		for _, line := range []string{"fuzz.example. 60 IN MX 10 mail.example.", "mail.example. 60 IN A 192.0.2.1", "1.2.0.192.in-addr.arpa. 60 IN PTR mail.example."} {
+			if err := z.Add(line); err != nil {
+				t.Fatal(err)
+			}
+		}
+		r, err := resolve.New(resolve.Options{Servers: []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:53")}, Exchange: z})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer r.Close()
+		domain, err := addr.ParseDomain("fuzz.example")
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := MailFrom(t.Context(), r, netip.MustParseAddr("192.0.2.1"), helo, addr.Path{Address: addr.Address{Local: local, Domain: domain}})
+		if !slices.Contains([]Status{None, Neutral, Pass, Fail, SoftFail, TempError, PermError}, got.Status) || got.Domain != "fuzz.example" {
+			t.Errorf("%+v", got)
+		}
+		if z.Queries() > 150 { // 10 terms, each with up to 10 hosts: RFC 7208 section 4.6.4
+			t.Errorf("%d queries", z.Queries())
+		}
+	})
 }
