@@ -78,9 +78,9 @@ func (w *writer) commit(kept, failed []*write) {
 		return
 	}
 	w.stopErasing()
+	w.watchers.notify(raised) // before the answers: whoever has one finds the tick there
 	w.answer(kept, nil)
 	w.answer(failed, nil)
-	w.watchers.notify(raised)
 	w.measure()
 }
 
