@@ -323,7 +323,7 @@ func (p *mailboxParser) quotedString() (string, error) {
 // atom reads atoms and dots; "" where there is none.
 func (p *mailboxParser) atom() string {
 	i := 0
-	for i < len(p.rest) && !isSpecial(p.rest[i]) && !isControl(p.rest[i]) && p.rest[i] != ' ' && p.rest[i] != '\t' {
+	for i < len(p.rest) && !isSpecial(p.rest[i]) && !isControl(p.rest[i]) && strings.IndexByte(" \t\r\n", p.rest[i]) < 0 {
 		i++
 	}
 	word := p.rest[:i]
