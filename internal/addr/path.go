@@ -114,3 +114,6 @@ func (p Path) String() string {
 	}
 	return "<" + p.Address.String() + ">"
 }
+
+// MarshalText is String, so that logs and --json show a path as it is written.
+func (p Path) MarshalText() ([]byte, error) { return []byte(p.String()), nil }

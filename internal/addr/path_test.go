@@ -1,6 +1,7 @@
 package addr
 
 import (
+	"encoding/json"
 	"errors"
 	"strings"
 	"testing"
@@ -117,5 +118,19 @@ func BenchmarkParsePath(b *testing.B) {
 				}
 			}
 		})
+	}
+}
+
+// TestPathInJSON shows a path as it is written, not as it is kept.
+func TestPathInJSON(t *testing.T) {
+	for _, text := range []string{"<>", "<postmaster>", "<anna@example.org>"} {
+		p, _, err := ParsePath(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var back []string
+		if b, err := json.Marshal([]Path{p}); err != nil || json.Unmarshal(b, &back) != nil || len(back) != 1 || !strings.EqualFold(back[0], text) {
+			t.Errorf("%s: %s, %v", text, b, err)
+		}
 	}
 }
