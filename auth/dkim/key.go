@@ -1,6 +1,8 @@
 package dkim
 
 import (
+	"crypto"
+	"crypto/ed25519"
 	"crypto/rsa"
 	"crypto/x509"
 	"encoding/base64"
@@ -18,14 +20,24 @@ const (
 	maxKeys      = 5        // records that are looked at for one signature
 )
 
-// key is what the guards need to know of a public key, RFC 6376 section 3.6.1.
+// key is a public key with what its record says of it, RFC 6376 section 3.6.1.
 type key struct {
 	bits        int
 	testing     bool // t=y
 	noSubdomain bool // t=s
+	rsa         *rsa.PublicKey
+	ed25519     ed25519.PublicKey
 }
 
-// parseKey reads and judges the key record for a signature. go-msgauth reads it once more to use it.
+// verifies tells whether a signature of a digest is this key's. RFC 8463 section 3: Ed25519 signs the digest, too.
+func (k key) verifies(digest, signature []byte) bool {
+	if k.rsa != nil {
+		return rsa.VerifyPKCS1v15(k.rsa, crypto.SHA256, digest, signature) == nil
+	}
+	return ed25519.Verify(k.ed25519, digest, signature)
+}
+
+// parseKey reads and judges the key record for a signature.
 func parseKey(record string, s Signature) (key, error) {
 	if len(record) > maxKeyRecord {
 		return key{}, permanent("the key record is too long")
@@ -69,7 +81,7 @@ func (k key) judge(tags map[string]string, s Signature) error {
 	return nil
 }
 
-// readPublic reads p= as far as the size needs it.
+// readPublic reads p=.
 func (k *key) readPublic(tags map[string]string) error {
 	public, ok := tags["p"]
 	switch {
@@ -77,19 +89,22 @@ func (k *key) readPublic(tags map[string]string) error {
 		return permanent("the key record has no p=")
 	case public == "":
 		return permanent("the key is revoked")
-	case tags["k"] == "ed25519":
-		k.bits = 256
-		return nil
 	}
 	der, err := base64.StdEncoding.DecodeString(public)
 	if err != nil {
 		return permanent("the key is not base64")
 	}
-	rsaKey, err := parseRSA(der)
-	if err != nil {
+	if tags["k"] == "ed25519" {
+		if len(der) != ed25519.PublicKeySize {
+			return permanent("the key is no Ed25519 key")
+		}
+		k.bits, k.ed25519 = 256, der
+		return nil
+	}
+	if k.rsa, err = parseRSA(der); err != nil {
 		return permanent("the key is no RSA key")
 	}
-	k.bits = rsaKey.N.BitLen()
+	k.bits = k.rsa.N.BitLen()
 	switch {
 	case k.bits < minKeyBits:
 		return &unfit{Policy, fmt.Sprintf("the key has %d bits, fewer than %d", k.bits, minKeyBits)}

@@ -1,6 +1,7 @@
 package dkim
 
 import (
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"slices"
@@ -15,7 +16,7 @@ import (
 const (
 	maxSignatures  = 8   // verified
 	maxParsed      = 100 // looked at to choose those
-	maxSignedNames = 200 // in h=: go-msgauth looks for each one in all fields
+	maxSignedNames = 200 // in h=
 )
 
 // Signature is one DKIM-Signature field, RFC 6376 section 3.5.
@@ -26,8 +27,10 @@ type Signature struct {
 	Algorithm string // a=
 	Signed    []string
 	B         string // b= without blanks
-	simple    bool   // the simple body canonicalization
 	query     string
+
+	signature, bodyHash        []byte
+	relaxedHeader, relaxedBody bool
 }
 
 // Short is the start of b=, which tells signatures of one domain apart: RFC 6008 section 4.
@@ -72,7 +75,7 @@ func parseSignature(body string, now time.Time) (Signature, error) {
 		return s, permanent("d= is no domain")
 	}
 	s.Domain = domain.ASCII()
-	for _, check := range []func(map[string]string) error{s.checkTags, s.readSigned, s.readIdentity, s.readCanonical, checkTimes(now)} {
+	for _, check := range []func(map[string]string) error{s.checkTags, s.readSigned, s.readIdentity, s.readCanonical, s.readHashes, checkTimes(now)} {
 		if err := check(tags); err != nil {
 			return s, err
 		}
@@ -141,7 +144,18 @@ func (s *Signature) readCanonical(tags map[string]string) error {
 			return permanent("c= is unknown")
 		}
 	}
-	s.simple = body != "relaxed"
+	s.relaxedHeader, s.relaxedBody = header == "relaxed", body == "relaxed"
+	return nil
+}
+
+// readHashes reads b= and bh=.
+func (s *Signature) readHashes(tags map[string]string) (err error) {
+	if s.signature, err = base64.StdEncoding.DecodeString(tags["b"]); err != nil {
+		return permanent("b= is not base64")
+	}
+	if s.bodyHash, err = base64.StdEncoding.DecodeString(tags["bh"]); err != nil {
+		return permanent("bh= is not base64")
+	}
 	return nil
 }
 

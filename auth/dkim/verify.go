@@ -1,17 +1,15 @@
 package dkim
 
 import (
+	"bytes"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"io"
-	"net"
 	"strings"
 	"sync"
 	"time"
 
-	library "github.com/emersion/go-msgauth/dkim"
-
-	"github.com/postroom/postroom/internal/addr"
 	"github.com/postroom/postroom/internal/message"
 	"github.com/postroom/postroom/internal/resolve"
 )
@@ -53,26 +51,17 @@ type Options struct {
 	Prefer func(domain string) bool
 }
 
-// Limits of the work for one letter.
-const (
-	budget = 5 * time.Second // for all of it
-	// maxHashed bounds what is hashed for all signatures together: with a large body, fewer are verified. The library
-	// does about 125 MB a second.
-	maxHashed = 100 << 20
-	// maxEmptyLines bounds a run of line ends in a body with a simple signature: the library goes over it again with each
-	// piece that it reads.
-	maxEmptyLines = 64 << 10
-)
+// budget bounds the time for one letter.
+const budget = 5 * time.Second
 
 // Verify verifies the signatures of a letter and returns one result for each that was looked at, in the order of their fields.
 func Verify(ctx context.Context, letter Letter, o Options) []Result {
 	ctx, cancel := context.WithTimeout(ctx, budget)
 	defer cancel()
 	all := parseAll(letter.Header)
-	chosen := choose(all, letter, o.Prefer)
-	guardRuns(letter, chosen)
+	chosen := choose(all, o.Prefer)
 	fetchKeys(ctx, chosen, o.TXT)
-	verifyChosen(ctx, letter, all, chosen)
+	verifyChosen(ctx, letter, chosen)
 	results := make([]Result, len(all))
 	for i, c := range all {
 		results[i] = c.Result
@@ -84,7 +73,7 @@ func Verify(ctx context.Context, letter Letter, o Options) []Result {
 type candidate struct {
 	Result
 	field  message.Field
-	record string // of the key
+	key    key
 	chosen bool
 }
 
@@ -111,16 +100,12 @@ func parseAll(h *message.Header) (all []*candidate) {
 }
 
 // choose picks what is verified: the preferred domains' signatures, then the first ones.
-func choose(all []*candidate, letter Letter, prefer func(string) bool) (chosen []*candidate) {
-	room := maxSignatures
-	if body := letter.Size - letter.Header.BodyOffset; body > 0 {
-		room = int(max(1, min(maxSignatures, maxHashed/body)))
-	}
+func choose(all []*candidate, prefer func(string) bool) (chosen []*candidate) {
 	for _, preferred := range []bool{true, false} {
 		for _, c := range all {
 			switch {
 			case c.Status != "" || c.chosen || (prefer != nil && prefer(c.Domain)) != preferred:
-			case len(chosen) == room:
+			case len(chosen) == maxSignatures:
 				c.Status, c.Reason = Neutral, "too many signatures"
 			default:
 				c.chosen = true
@@ -129,49 +114,6 @@ func choose(all []*candidate, letter Letter, prefer func(string) bool) (chosen [
 		}
 	}
 	return chosen
-}
-
-// guardRuns gives up simple signatures over bodies with long runs of empty lines.
-func guardRuns(letter Letter, chosen []*candidate) {
-	for _, c := range chosen {
-		if !c.simple {
-			continue
-		}
-		long, err := hasLongRun(letter)
-		for _, c := range chosen {
-			switch {
-			case !c.simple:
-			case err != nil:
-				c.Status, c.Reason = TempError, "the letter could not be read"
-			case long:
-				c.Status, c.Reason = Policy, "the body has too many empty lines in a row"
-			}
-		}
-		return
-	}
-}
-
-// hasLongRun looks for a run of line ends that is too long.
-func hasLongRun(letter Letter) (bool, error) {
-	buffer := make([]byte, 32<<10)
-	body := io.NewSectionReader(letter.Content, letter.Header.BodyOffset, letter.Size-letter.Header.BodyOffset)
-	run := 0
-	for {
-		n, err := body.Read(buffer)
-		for _, c := range buffer[:n] {
-			if c != '\r' && c != '\n' {
-				run = 0
-			} else if run++; run > maxEmptyLines {
-				return true, nil
-			}
-		}
-		if err == io.EOF {
-			return false, nil
-		}
-		if err != nil {
-			return false, err
-		}
-	}
 }
 
 // fetchKeys looks up all keys at once, and judges them.
@@ -205,7 +147,7 @@ func (c *candidate) pickKey(records []string) {
 	for _, record := range records[:min(len(records), maxKeys)] {
 		var k key
 		k, err = parseKey(record, c.Signature)
-		c.record, c.KeyBits, c.Testing = record, k.bits, k.testing
+		c.key, c.KeyBits, c.Testing = k, k.bits, k.testing
 		if err == nil {
 			return
 		}
@@ -213,113 +155,121 @@ func (c *candidate) pickKey(records []string) {
 	c.judge(err)
 }
 
-// verifyChosen hands what is left to the library, which sees the fields that are signed and nothing else.
-func verifyChosen(ctx context.Context, letter Letter, all, chosen []*candidate) {
-	var left []*candidate // in the order of their fields, as the library answers
-	for _, c := range all {
-		if c.chosen && c.Status == "" {
+// verifyChosen verifies what is left: all bodies in one pass, then each header.
+func verifyChosen(ctx context.Context, letter Letter, chosen []*candidate) {
+	var left []*candidate
+	for _, c := range chosen {
+		if c.Status == "" {
 			left = append(left, c)
 		}
 	}
 	if len(left) == 0 {
 		return
 	}
-	header, err := signedHeader(letter, left)
-	var verified []*library.Verification
-	body := &patientReader{ctx: ctx, r: io.NewSectionReader(letter.Content, letter.Header.BodyOffset, letter.Size-letter.Header.BodyOffset)}
-	if err == nil {
-		verified, err = library.VerifyWithOptions(io.MultiReader(strings.NewReader(header), body), &library.VerifyOptions{LookupTXT: keysOf(left)})
-	}
-	for i, c := range left {
-		switch {
-		case body.cut || err != nil && len(verified) <= i:
+	hashes, err := hashBodies(ctx, letter, left)
+	for _, c := range left {
+		if err == nil {
+			err = c.verify(letter, hashes)
+		}
+		if err != nil {
 			c.Status, c.Reason = TempError, "the letter could not be read in time"
-		case verified[i].Err == nil:
-			c.Status = Pass
-		default:
-			c.explain(verified[i].Err, len(left) < len(all))
 		}
 	}
 }
 
-// explain turns the library's error into a result. dropped says that it did not see all signatures.
-func (c *candidate) explain(err error, dropped bool) {
-	text := strings.TrimPrefix(err.Error(), "dkim: ")
-	switch {
-	case dropped && c.Covers("DKIM-Signature"):
-		c.Status, c.Reason = Neutral, "it signs other signatures, and not all of them were looked at"
-	case library.IsTempFail(err):
-		c.Status, c.Reason = TempError, "the key could not be looked up"
-	case library.IsPermFail(err):
-		c.Status, c.Reason = PermError, text
-	case strings.HasPrefix(text, "body hash"):
+// hashBodies returns the hash of the body in each canonical form that is needed, by whether it is relaxed.
+func hashBodies(ctx context.Context, letter Letter, left []*candidate) (map[bool][]byte, error) {
+	hashers := map[bool]*bodyHasher{}
+	for _, c := range left {
+		if hashers[c.relaxedBody] == nil {
+			hashers[c.relaxedBody] = newBodyHasher(sha256.New(), c.relaxedBody)
+		}
+	}
+	buffer := make([]byte, 32<<10)
+	for at := letter.Header.BodyOffset; at < letter.Size; {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		n, err := letter.Content.ReadAt(buffer[:min(int64(len(buffer)), letter.Size-at)], at)
+		for _, h := range hashers {
+			_, _ = h.Write(buffer[:n]) // never fails
+		}
+		at += int64(n)
+		if err != nil && !(err == io.EOF && at == letter.Size) {
+			return nil, errors.Join(err, io.ErrUnexpectedEOF)
+		}
+	}
+	sums := map[bool][]byte{}
+	for relaxed, h := range hashers {
+		sums[relaxed] = h.sum()
+	}
+	return sums, nil
+}
+
+// verify compares the body's hash, then the signature of the header. An error is one of reading.
+func (c *candidate) verify(letter Letter, hashes map[bool][]byte) error {
+	if !bytes.Equal(hashes[c.relaxedBody], c.bodyHash) {
 		c.Status, c.Reason = Fail, "the body was changed"
-	default:
+		return nil
+	}
+	signed, err := c.signedHeader(letter)
+	if err != nil {
+		return err
+	}
+	digest := sha256.Sum256(signed)
+	if c.key.verifies(digest[:], c.signature) {
+		c.Status = Pass
+	} else {
 		c.Status, c.Reason = Fail, "the signature does not fit the header"
 	}
+	return nil
 }
 
-// keysOf answers the library's look-ups with the records that were fetched.
-func keysOf(left []*candidate) func(string) ([]string, error) {
-	records := map[string]string{}
-	for _, c := range left {
-		records[strings.ToLower(c.keyName())] = c.record
-	}
-	return func(name string) ([]string, error) {
-		selector, domain, _ := strings.Cut(name, "._domainkey.")
-		if d, err := addr.ParseDomain(domain); err == nil {
-			name = selector + "._domainkey." + d.ASCII()
+// signedHeader is what the signature signs: the fields that h= names, of those with the same name the last one first (RFC 6376
+// section 5.4.2), then the signature's own field. A name for which there is no field left stands for none.
+func (c *candidate) signedHeader(letter Letter) (signed []byte, err error) {
+	fields := letter.Header.Fields
+	next := map[string]int{} // where to look for the next field of a name, upwards
+	for _, name := range c.Signed {
+		name = strings.ToLower(name)
+		at, begun := next[name]
+		if !begun {
+			at = len(fields)
 		}
-		if record, ok := records[strings.ToLower(name)]; ok {
-			return []string{record}, nil
+		for at--; at >= 0 && (!fields[at].Is(name) || fields[at].Start == c.field.Start); at-- {
 		}
-		return nil, &net.DNSError{Err: "not fetched", Name: name, IsTemporary: true}
-	}
-}
-
-// signedHeader is the header with the signatures and the fields they name, without malformed lines, and the empty line.
-// Less for the library to search, and no line that it would take for a field and we did not.
-func signedHeader(letter Letter, left []*candidate) (string, error) {
-	names := map[string]bool{}
-	starts := map[int64]bool{}
-	for _, c := range left {
-		starts[c.field.Start] = true
-		for _, name := range c.Signed {
-			names[strings.ToLower(name)] = true
-		}
-	}
-	var header strings.Builder
-	for _, field := range letter.Header.Fields {
-		signature := field.Is("DKIM-Signature")
-		if signature && !starts[field.Start] || !signature && !names[strings.ToLower(field.Name)] {
+		next[name] = max(at, 0)
+		if at < 0 {
 			continue
 		}
-		raw := make([]byte, field.BodyStart+int64(len(field.Body))-field.Start)
-		if _, err := letter.Content.ReadAt(raw, field.Start); err != nil && !errors.Is(err, io.EOF) {
-			return "", err
+		if signed, err = c.appendField(signed, letter, fields[at]); err != nil {
+			return nil, err
 		}
-		header.Write(raw)
-		header.WriteString("\r\n")
+		signed = append(signed, "\r\n"...)
 	}
-	return header.String() + "\r\n", nil
+	raw, err := rawField(letter, c.field)
+	if err != nil {
+		return nil, err
+	}
+	own := withoutSignature(string(raw))
+	_, body, _ := strings.Cut(own, ":")
+	return appendField(signed, message.Field{Name: c.field.Name, Body: body}, []byte(own), c.relaxedHeader), nil
 }
 
-// patientReader ends early instead of failing: the library leaves goroutines behind when a read fails.
-type patientReader struct {
-	ctx context.Context
-	r   io.Reader
-	cut bool
+// appendField appends one field in the canonical form of the signature.
+func (c *candidate) appendField(b []byte, letter Letter, f message.Field) ([]byte, error) {
+	if c.relaxedHeader {
+		return appendField(b, f, nil, true), nil
+	}
+	raw, err := rawField(letter, f)
+	return appendField(b, f, raw, false), err
 }
 
-func (p *patientReader) Read(b []byte) (int, error) {
-	if p.ctx.Err() != nil {
-		p.cut = true
-		return 0, io.EOF
+// rawField reads a field as it came, without its line end and what is malformed behind it.
+func rawField(letter Letter, f message.Field) ([]byte, error) {
+	raw := make([]byte, f.BodyStart+int64(len(f.Body))-f.Start)
+	if n, err := letter.Content.ReadAt(raw, f.Start); n < len(raw) {
+		return nil, err
 	}
-	n, err := p.r.Read(b)
-	if err != nil && err != io.EOF {
-		p.cut = true
-		return n, io.EOF
-	}
-	return n, err
+	return raw, nil
 }
