@@ -233,7 +233,8 @@ func (s *Service) Forget(ctx context.Context, id int64) error {
 		if removed == 0 {
 			return fmt.Errorf("account %d was not removed", id)
 		}
-		for _, from := range []string{"credentials WHERE account_id", "known_networks WHERE account_id", "accounts WHERE id"} {
+		for _, from := range []string{"credentials WHERE account_id", "known_networks WHERE account_id", "grants WHERE account_id",
+			"sent_hours WHERE account_id", "correspondents WHERE account_id", "sending_holds WHERE account_id", "accounts WHERE id"} {
 			if _, err := tx.Exec("DELETE FROM "+from+" = ?", id); err != nil {
 				return err
 			}

@@ -22,11 +22,24 @@ type Domain struct {
 	Created   time.Time
 }
 
-// AddDomain begins to receive mail for a domain. Until it has an account, postmaster and abuse there are told to try again.
+// AddDomain begins to receive mail for a domain, and makes the keys that its mail will be signed with. Until it has an
+// account, postmaster and abuse there are told to try again.
 func (s *Service) AddDomain(ctx context.Context, name addr.Domain) error {
+	var keys []newKey
+	if s.seal != nil {
+		var err error
+		if keys, err = s.makeKeys(); err != nil {
+			return wrap("add domain", err)
+		}
+	}
 	err := s.change(ctx, func(tx *database.Tx) error {
-		_, err := tx.Exec("INSERT INTO domains (name, catch_all, separator, created) VALUES (?, '', '+', ?)", name.ASCII(), millis(time.Now()))
-		return err
+		var id int64
+		now := time.Now()
+		err := tx.QueryRow("INSERT INTO domains (name, catch_all, separator, created) VALUES (?, '', '+', ?) RETURNING id", name.ASCII(), millis(now)).Scan(&id)
+		if err != nil || keys == nil {
+			return err
+		}
+		return insertKeys(tx, id, keys, KeyActive, now)
 	})
 	if database.IsUnique(err) {
 		return problemf(ErrExists, "the domain %s is here already", name)
@@ -123,6 +136,9 @@ func (s *Service) RemoveDomain(ctx context.Context, name addr.Domain) error {
 		if d.Accounts > 0 || aliases > 0 {
 			return problemf(nil, "%s has %d accounts and %d aliases: remove these first", name, d.Accounts, aliases)
 		}
+		if _, err := tx.Exec("DELETE FROM dkim_keys WHERE domain_id = ?", d.ID); err != nil {
+			return err
+		}
 		_, err = tx.Exec("DELETE FROM domains WHERE id = ?", d.ID)
 		return err
 	}))
@@ -153,15 +169,16 @@ func selectDomains(tx *database.Tx, where string, args ...any) (all []Domain, er
 	return all, rows.Err()
 }
 
-// Hosts tells whether a domain, or one above it, is served here.
-func (s *Service) Hosts(ctx context.Context, name addr.Domain) (hosts bool, err error) {
-	var names []any
-	for rest, more := name.ASCII(), true; more; _, rest, more = strings.Cut(rest, ".") {
-		names = append(names, rest)
-	}
-	err = s.db.Read(ctx, func(tx *database.Tx) error {
-		return tx.QueryRow("SELECT EXISTS (SELECT 1 FROM domains WHERE name IN (?"+strings.Repeat(", ?", len(names)-1)+"))", names...).Scan(&hosts)
-	})
+// Hosts tells whether a domain, or one above it, is served here. Answers are remembered until something changes.
+func (s *Service) Hosts(ctx context.Context, name addr.Domain) (bool, error) {
+	hosts, err := cached(ctx, s, &s.hosted, name, func(tx *database.Tx) (hosts bool, err error) {
+		var names []any
+		for rest, more := name.ASCII(), true; more; _, rest, more = strings.Cut(rest, ".") {
+			names = append(names, rest)
+		}
+		err = tx.QueryRow("SELECT EXISTS (SELECT 1 FROM domains WHERE name IN (?"+strings.Repeat(", ?", len(names)-1)+"))", names...).Scan(&hosts)
+		return hosts, err
+	}, func(bool) bool { return true })
 	return hosts, wrap("look up domain", err)
 }
 

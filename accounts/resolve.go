@@ -61,12 +61,11 @@ type Route struct {
 	Steps   []string // one sentence each
 }
 
-// Resolve finds the route of an address. What RCPT answers and what `postroom resolve` prints both come from here.
-func (s *Service) Resolve(ctx context.Context, p addr.Path) (r Route, err error) {
-	err = s.db.Read(ctx, func(tx *database.Tx) error {
-		r, err = (&resolver{tx: tx}).path(p)
-		return err
-	})
+// Resolve finds the route of an address. What RCPT answers and what `postroom resolve` prints both come from here. Routes that
+// lead somewhere are remembered until something changes; the others are not, since strangers can make up any number of them.
+func (s *Service) Resolve(ctx context.Context, p addr.Path) (Route, error) {
+	r, err := cached(ctx, s, &s.routes, p, func(tx *database.Tx) (Route, error) { return (&resolver{tx: tx}).path(p) },
+		func(r Route) bool { return r.Kind == Deliver })
 	return r, wrap("resolve", err)
 }
 

@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/crypto/bcrypt"
 
+	"github.com/postroom/postroom/internal/addr"
 	"github.com/postroom/postroom/internal/database"
 )
 
@@ -21,8 +22,15 @@ const generation = "accounts"
 // Options are a service's surroundings. The zero value is right for production.
 type Options struct {
 	Log        *slog.Logger
-	Cost       int // of bcrypt; 12
-	Iterations int // of SCRAM, for accounts made from now on; 100,000
+	Cost       int    // of bcrypt; 12
+	Iterations int    // of SCRAM, for accounts made from now on; 100,000
+	Seal       Sealer // of DKIM keys; without one there are none
+}
+
+// Sealer seals what a copy of the database must not show.
+type Sealer interface {
+	Seal(plain []byte) ([]byte, error)
+	Open(sealed []byte) ([]byte, error)
 }
 
 // Service answers questions about accounts and changes them. Its methods may be called from many goroutines.
@@ -36,6 +44,10 @@ type Service struct {
 	hashing    *gate
 	memory     *memory
 	throttle   *throttle
+	seal       Sealer
+	signing    cache[addr.Domain, []SigningKey]
+	routes     cache[addr.Path, Route]
+	hosted     cache[addr.Domain, bool]
 
 	stop    func() // of the watch
 	ended   chan struct{}
@@ -56,7 +68,7 @@ func New(ctx context.Context, db *database.DB, o Options) (*Service, error) {
 	if o.Cost < bcrypt.MinCost || o.Cost > bcrypt.MaxCost {
 		return nil, fmt.Errorf("accounts: bcrypt has no cost %d", o.Cost)
 	}
-	s := &Service{db: db, log: o.Log, cost: o.Cost, iterations: o.Iterations,
+	s := &Service{db: db, log: o.Log, cost: o.Cost, iterations: o.Iterations, seal: o.Seal,
 		hashing: newGate(), memory: newMemory(), throttle: newThrottle(), ended: make(chan struct{})}
 	var err error
 	if s.secret, err = loadSecret(ctx, db); err != nil {

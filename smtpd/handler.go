@@ -43,6 +43,7 @@ type Client struct {
 	Extended      bool                 // it said EHLO
 	TLS           *tls.ConnectionState // nil without TLS
 	Authenticated bool
+	Slot          *limit.Slot // of Connections, to be moved to an account; may be nil
 }
 
 // Handler is told of each connection. Its methods are called from many goroutines.

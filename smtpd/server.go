@@ -89,7 +89,7 @@ func (s *session) recover() {
 func (s *session) acquire(ctx context.Context) bool {
 	slot, err := s.server.Connections.Acquire(s.server.Group, s.client.Remote.Addr())
 	if err == nil {
-		s.slot = slot
+		s.slot, s.client.Slot = slot, slot
 		return true
 	}
 	level := slog.LevelInfo

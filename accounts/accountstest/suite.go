@@ -41,6 +41,10 @@ func Run(t *testing.T, open Open) {
 		{"domains", testDomains},
 		{"logins", testLogIn},
 		{"changes count at once", testChangesCount},
+		{"DKIM keys", testKeys},
+		{"who may send as whom", testGrants},
+		{"sending limits", testLimits},
+		{"sending on hold", testHold},
 	} {
 		t.Run(test.name, func(t *testing.T) { test.run(t, open) })
 	}

@@ -12,6 +12,7 @@ import (
 // Received is the trace field of one hop, RFC 5321 section 4.4. Whatever the peer said, Append writes one well-formed
 // field: no value can begin a line, a comment or a clause.
 type Received struct {
+	Private  bool       // nothing is told of the peer: RFC 6409 section 7, letters that their writers hand in
 	Helo     string     // what the peer called itself, as it said it
 	FromIP   netip.Addr // where it came from
 	FromRDNS string     // the confirmed name of FromIP, or ""
@@ -44,10 +45,14 @@ func With(esmtp, tls, auth, utf8 bool) string {
 // Append appends the field with its line ends. Each clause is on its own line; a line is longer than 78 octets only when
 // one clause is.
 func (r Received) Append(b []byte) []byte {
-	b = append(b, "Received: from "...)
-	b = append(b, hostName(r.Helo)...)
-	b = r.appendSource(b)
-	b = append(b, "\r\n by "...)
+	b = append(b, "Received:"...)
+	if !r.Private {
+		b = append(b, " from "...)
+		b = append(b, hostName(r.Helo)...)
+		b = r.appendSource(b)
+		b = append(b, "\r\n"...)
+	}
+	b = append(b, " by "...)
 	b = append(b, hostName(r.By)...)
 	if r.With != "" {
 		b = append(b, " with "...)
