@@ -47,12 +47,20 @@ func (t *transaction) Close() {
 	}
 }
 
+// quickSize is the largest letter whose write is worth waiting for: it is examined in about a millisecond.
+const quickSize = 256 << 10
+
 // Data is the receive story from the first octet to the 250.
 func (t *transaction) Data(ctx context.Context, body io.Reader) (smtpd.Reply, error) {
+	written := t.h.DB.Expect()
+	defer written()
 	spool := message.NewSpool(t.h.SpoolDir)
 	defer t.free(spool)
 	if _, err := spool.ReadFrom(body); err != nil {
 		return smtpd.Reply{}, fmt.Errorf("inbound: receive: %w", err)
+	}
+	if spool.Size() > quickSize {
+		written()
 	}
 	facts, err := t.gather(ctx, spool)
 	if err != nil {
@@ -63,7 +71,7 @@ func (t *transaction) Data(ctx context.Context, body io.Reader) (smtpd.Reply, er
 		t.logRefusal(spool.Size(), facts, decided)
 		return decided.refusal, nil
 	}
-	l := letter{id: message.NewID(), spool: spool, facts: facts, decision: decided}
+	l := letter{id: message.NewID(), spool: spool, written: written, facts: facts, decision: decided}
 	switch err := t.keep(ctx, l); {
 	case errors.Is(err, accounts.ErrGone):
 		return replyGone, nil
@@ -112,8 +120,9 @@ func readHeader(spool *message.Spool) (*message.Header, error) {
 
 // letter is a letter that will be kept.
 type letter struct {
-	id    message.ID
-	spool *message.Spool
+	id      message.ID
+	spool   *message.Spool
+	written func() // before the write
 	facts
 	decision
 }
@@ -134,6 +143,7 @@ func (t *transaction) keep(ctx context.Context, l letter) error {
 		}
 	}()
 	deliveries, entries := t.deliveries(k), t.entries(l)
+	l.written()
 	err = t.h.DB.Write(ctx, func(tx *database.Tx) error {
 		if err := accounts.MustBeThere(tx, t.accountIDs()...); err != nil {
 			return err

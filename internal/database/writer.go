@@ -99,6 +99,7 @@ type writer struct {
 	conn     *conn // nil after an I/O error, until it could be opened anew
 	wal      *walSize
 	watchers *watchers
+	gathering
 
 	dataVersion int64 // PRAGMA data_version at the last poll
 }
@@ -156,7 +157,8 @@ func (w *writer) group(first *write) {
 		kept, failed []*write
 		octets       int
 	)
-	for next := first; next != nil; next = w.take() {
+	w.skip, w.gathering.began = max(0, w.skip-1), time.Now()
+	for next := first; next != nil; next = w.next(len(kept)) {
 		if !next.state.CompareAndSwap(waiting, started) {
 			continue
 		}

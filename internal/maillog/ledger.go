@@ -45,9 +45,9 @@ func OfMessage(ctx context.Context, db *database.DB, id message.ID) ([]Entry, er
 	return query(ctx, db, "message = ? ORDER BY at, id", id.String())
 }
 
-// OfAccount returns the newest rows of an account, newest first, at most limit.
+// OfAccount returns the newest rows of an account, newest first, at most limit. It reads the ledger backwards until it has them.
 func OfAccount(ctx context.Context, db *database.DB, account int64, limit int) ([]Entry, error) {
-	return query(ctx, db, "account_id = ? ORDER BY at DESC, id DESC LIMIT ?", account, limit)
+	return query(ctx, db, "account_id = ? ORDER BY id DESC LIMIT ?", account, limit)
 }
 
 func query(ctx context.Context, db *database.DB, where string, args ...any) (entries []Entry, err error) {
