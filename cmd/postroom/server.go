@@ -184,7 +184,6 @@ func (s *server) Start(ctx context.Context) {
 		s.log.Warn("not served", "note", note)
 	}
 	s.running.Go(func() { s.purge(ctx) })
-	s.running.Go(func() { tuneCollector(ctx) })
 }
 
 // serve runs one port. One that fails ends the server: an operator sees that, and a silent port is seen by nobody.
