@@ -55,6 +55,10 @@ func TestVerdicts(t *testing.T) {
 		}, "250 2.0.0", "\r\nSubject: [suspicious] x\r\n"},
 		{"the policy cannot be looked up", "a@evil.example", bank, func(w *world) { w.dns.SetFault("_dmarc.bank.example", zone.ServFail) }, "451 4.4.3", ""},
 		{"SPF cannot be looked up, and decides", "a@bank.example", bank, func(w *world) { w.dns.SetFault("bank.example", zone.Timeout) }, "451 4.4.3 the domain of the sender", ""},
+		{"whether the author's domain exists cannot be looked up, np is mild", "a@evil.example", "From: a@x.soft.example\r\n\r\n", func(w *world) {
+			w.addRecords("_dmarc.soft.example. 60 IN TXT \"v=DMARC1; p=reject; sp=reject; np=none\"")
+			w.dns.SetFault("x.soft.example", zone.ServFail)
+		}, "451 4.4.3", ""},
 		{"the sender does not exist", "a@nowhere.example", evil, nil, "550 5.1.8", ""},
 		{"the sender has a null MX", "a@null.example", evil, func(w *world) { w.addRecords("null.example. 60 IN MX 0 .") }, "550 5.7.27", ""},
 		{"no author", "a@evil.example", "Subject: x\r\n\r\n", nil, "550 5.6.0 this message has no From field", ""},
@@ -106,8 +110,8 @@ func TestAborted(t *testing.T) {
 // hostileLetters cost other servers minutes.
 func hostileLetters() map[string]string {
 	signature := func(names int) string {
-		return "DKIM-Signature: v=1; a=rsa-sha256; c=simple/simple; d=evil.example; s=s; bh=" + strings.Repeat("A", 43) + "=; h=From" +
-			strings.Repeat(":\r\n From", names-1) + "; b=" + strings.Repeat("A", 342) + "==\r\n"
+		return "DKIM-Signature: v=1; a=ed25519-sha256; c=simple/simple; d=evil.example; s=s; bh=" + strings.Repeat("A", 43) + "=; h=From" +
+			strings.Repeat(":\r\n From", names-1) + "; b=" + strings.Repeat("A", 86) + "==\r\n"
 	}
 	const from = "From: a@evil.example\r\n"
 	line := "A line of a very large letter, of which there are many.\r\n"
@@ -115,7 +119,7 @@ func hostileLetters() map[string]string {
 		"8 MB of empty lines":       signature(1) + from + "\r\n" + strings.Repeat("\r\n", 4<<20),
 		"16,000 fields":             strings.Repeat("X: y\r\n", 16000) + from + "\r\n",
 		"16,000 names in h=":        signature(16000) + from + "\r\n",
-		"1,000 signatures":          strings.Repeat("DKIM-Signature: v=1; a=rsa-sha256; d=evil.example; s=s; bh=AA==; h=From; b=AA==\r\n", 1000) + from + "\r\n",
+		"1,000 signatures":          strings.Repeat("DKIM-Signature: v=1; a=ed25519-sha256; d=evil.example; s=s; bh=AA==; h=From; b=AA==\r\n", 1000) + from + "\r\n",
 		"50 ARC sets":               strings.Repeat("ARC-Seal: i=1; a=rsa-sha256; d=evil.example; s=s; cv=none; b=AA==\r\nARC-Message-Signature: i=1; d=evil.example\r\n", 50) + from + "\r\n",
 		"50 MB with 8 signatures":   strings.Repeat(signature(1), 8) + from + "\r\n" + strings.Repeat(line, 49<<20/len(line)),
 		"200,000 open comments":     "From: " + strings.Repeat("((((((((((((((((((((\r\n ", 9_000) + "\r\n\r\n",
@@ -128,14 +132,15 @@ func hostileLetters() map[string]string {
 func TestHostileLetters(t *testing.T) {
 	for name, letter := range hostileLetters() {
 		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) { handHostile(t, letter) })
+			synctest.Test(t, func(t *testing.T) { handHostile(t, name, letter) })
 		})
 	}
 }
 
-func handHostile(t *testing.T, letter string) {
+func handHostile(t *testing.T, name, letter string) {
 	w := newWorld(t)
 	w.addRecords(hostile)
+	w.dns.AddTXT("s._domainkey.evil.example", "v=DKIM1; k=ed25519; p="+strings.Repeat("A", 43)+"=") // so that bodies are hashed
 	before := cpu(t)
 	reply := w.deliver("a@evil.example", letter)
 	used := cpu(t) - before
@@ -144,6 +149,10 @@ func handHostile(t *testing.T, letter string) {
 	}
 	if limit := 2 * time.Second * raceFactor; used > limit || w.dns.Queries() > 40 {
 		t.Errorf("%v of CPU and %d look-ups; at most %v and 40", used, w.dns.Queries(), limit)
+	}
+	kept := strings.Join(w.letters("anna@example.org"), "")
+	if strings.Contains(name, " MB ") && !strings.Contains(kept, "dkim=fail (the body was changed)") {
+		t.Errorf("the body was not hashed: %.900q", kept)
 	}
 	t.Logf("%v of CPU, %d look-ups, %.80s", used, w.dns.Queries(), reply)
 }

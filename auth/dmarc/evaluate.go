@@ -82,7 +82,10 @@ func (e *Evaluation) choosePolicy(ctx context.Context, dns DNS, policy *found) (
 		if policy.NonExistent != policy.Subdomains {
 			exists, err = dns.Exists(ctx, e.Author)
 		}
-		if !exists {
+		switch {
+		case err != nil:
+			e.Requested = stricter(policy.Subdomains, policy.NonExistent)
+		case !exists:
 			e.NonExistent, e.Requested = true, policy.NonExistent
 		}
 	}

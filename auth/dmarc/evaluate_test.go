@@ -270,3 +270,21 @@ func BenchmarkEvaluate(b *testing.B) {
 		}
 	}
 }
+
+// TestUnclearExistence shows that a domain of which it cannot be told whether it exists gets the stricter of both policies, in
+// whichever tag that is: the milder one would let a letter in because a look-up failed.
+func TestUnclearExistence(t *testing.T) {
+	policies := []Policy{None, Quarantine, Reject}
+	for i, sp := range policies {
+		for j, np := range policies {
+			if i == j {
+				continue // then it does not matter
+			}
+			zone := records(fmt.Sprintf("example.com v=DMARC1; p=none; sp=%s; np=%s", sp, np), "x.example.com ?")
+			e := Evaluate(t.Context(), zone.dns(), letter{author: "x.example.com"}.input())
+			if want := policies[max(i, j)]; e.Result != ResultTempError || e.Policy != want || e.NonExistent {
+				t.Errorf("sp=%s np=%s: %s, policy %s, non-existent %t; want temperror, %s", sp, np, e.Result, e.Policy, e.NonExistent, want)
+			}
+		}
+	}
+}

@@ -24,6 +24,14 @@ func (p Policy) Lower() Policy {
 	return None
 }
 
+// stricter is the one of two policies that asks for more.
+func stricter(a, b Policy) Policy {
+	if a == Reject || b == None {
+		return a
+	}
+	return b
+}
+
 // Record is a DMARC policy record, RFC 9989 section 4.7, with the defaults filled in.
 type Record struct {
 	Policy         Policy
