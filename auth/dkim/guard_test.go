@@ -27,7 +27,7 @@ import (
 )
 
 // maxCPU is what one hostile letter may cost.
-const maxCPU = 2 * time.Second
+const maxCPU = 2 * time.Second * raceFactor
 
 // cpu is the processor time that this process has used.
 func cpu(t testing.TB) time.Duration {

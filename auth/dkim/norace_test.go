@@ -1,0 +1,6 @@
+//go:build !race
+
+package dkim
+
+// raceFactor is how much slower the race detector makes things.
+const raceFactor = 1
