@@ -3,6 +3,6 @@
 //
 //	connect -> MAIL: room on the disk? -> RCPT: whose mailbox? -> DATA: spool -> facts -> decision -> one durable write -> 250
 //
-// Mail authentication (SPF, DKIM, DMARC) will add its verdict to the facts, between spool and decision. AUTH is not
+// What package auth found out about the sender (SPF, DKIM, DMARC) is among the facts; decision.go is the policy. AUTH is not
 // offered here: no login, no network and no address makes this port relay (RFC 5321 section 7.9).
 package inbound

@@ -13,8 +13,8 @@ const (
 	maxSkipped = 64
 )
 
-// gathering makes groups larger when more writes are about to come: a commit costs the same for one letter as for ten. It
-// never makes a write wait that is alone.
+// gathering makes groups larger when more writes are about to come: a commit costs nearly the same for one letter as for ten. A
+// write waits for none but those that were announced, and for these no longer than gatherAtMost.
 type gathering struct {
 	coming atomic.Int32 // writes that were announced
 
@@ -38,8 +38,8 @@ func (db *DB) Expect() (done func()) {
 	}
 }
 
-// next returns the write that comes next into a group of that size, or nil when the group is to be committed: as soon as few
-// enough are still coming that it is better to let them be examined during the commit.
+// next returns the write that comes next into a group of that size, or nil when the group is to be committed: nothing waits, and
+// nothing that was announced is worth waiting for.
 func (w *writer) next(size int) *write {
 	if next := w.take(); next != nil {
 		return next

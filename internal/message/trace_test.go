@@ -163,3 +163,12 @@ func BenchmarkReceived(b *testing.B) {
 		_ = r.Append(buffer)
 	}
 }
+
+// TestPrivateReceived has no from clause: nothing of where a letter was handed in leaves with it.
+func TestPrivateReceived(t *testing.T) {
+	got := string(Received{Private: true, Helo: "laptop.home", FromIP: netip.MustParseAddr("192.0.2.1"), FromRDNS: "home.example", By: "mx.example.net",
+		With: "ESMTPSA", Time: noon}.Append(nil))
+	if !strings.HasPrefix(got, "Received: by mx.example.net with ESMTPSA\r\n id ") || strings.Contains(got, "192.0.2.1") || strings.Contains(got, "home") {
+		t.Errorf("got %q", got)
+	}
+}
