@@ -209,3 +209,40 @@ func BenchmarkLogInRemembered(b *testing.B) {
 		}
 	}
 }
+
+// TestChangesByOthers: what another process adds counts at once, and what it takes away within half a second, although routes
+// are remembered.
+func TestChangesByOthers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		dir := t.TempDir()
+		w := &world{T: t, db: databasetest.OpenIn(t, dir), id: map[string]int64{}}
+		w.s = w.service()
+		w.check(w.s.AddDomain(t.Context(), domain("example.org")))
+		w.add("anna@example.org")
+		other := (&world{T: t, db: databasetest.OpenIn(t, dir)}).service()
+		route := func(address string) RouteKind {
+			r, err := w.s.Resolve(t.Context(), addr.Path{Address: mailbox(address)})
+			w.check(err)
+			return r.Kind
+		}
+		for range 2 {
+			if got := route("anna@example.org"); got != Deliver {
+				t.Fatalf("anna: %v", got)
+			}
+		}
+		if got := route("ben@example.org"); got == Deliver {
+			t.Fatalf("ben: %v", got)
+		}
+		_, err := other.AddAccount(t.Context(), NewAccount{Address: mailbox("ben@example.org"), Password: password})
+		w.check(err)
+		if got := route("ben@example.org"); got != Deliver {
+			t.Errorf("ben was added, and is %v", got)
+		}
+		_, err = other.Remove(t.Context(), mailbox("anna@example.org"))
+		w.check(err)
+		time.Sleep(mayBeOld)
+		if got := route("anna@example.org"); got == Deliver {
+			t.Error("anna was removed, and gets mail")
+		}
+	})
+}

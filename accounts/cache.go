@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"sync"
+	"time"
 
 	"github.com/postroom/postroom/internal/database"
 )
@@ -39,9 +40,48 @@ func (c *cache[K, V]) remember(key K, generation int64, v V) {
 	c.entries[key] = v
 }
 
-// generation is the number that every change of accounts raises. Reading it costs a tenth of what it saves, and makes a change
-// count at once.
+// mayBeOld is how long a change by another process may be unknown to what is remembered: as long as DB.Watch takes. Changes by
+// this one count at once.
+const mayBeOld = 500 * time.Millisecond
+
+// latest is the generation of accounts as it was when it was last read.
+type latest struct {
+	mu         sync.Mutex // guards what follows
+	generation int64
+	read       time.Time // zero: not since the last change
+	changes    int       // by this process
+}
+
+func (l *latest) get() (generation int64, ok bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.generation, !l.read.IsZero() && time.Since(l.read) < mayBeOld
+}
+
+func (l *latest) forget() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.read, l.changes = time.Time{}, l.changes+1
+}
+
+// begin is called before the generation is read: what a change overtakes is not kept.
+func (l *latest) begin() (changes int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.changes
+}
+
+func (l *latest) set(generation int64, began time.Time, changes int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.changes == changes {
+		l.generation, l.read = generation, began
+	}
+}
+
+// generation reads the number that every change of accounts raises.
 func (s *Service) generation(ctx context.Context) (n int64, err error) {
+	began, changes := time.Now(), s.latest.begin()
 	err = s.db.Read(ctx, func(tx *database.Tx) error {
 		err := tx.QueryRow("SELECT n FROM generation WHERE kind = ?", generation).Scan(&n)
 		if errors.Is(err, sql.ErrNoRows) {
@@ -49,11 +89,20 @@ func (s *Service) generation(ctx context.Context) (n int64, err error) {
 		}
 		return err
 	})
+	if err == nil {
+		s.latest.set(n, began, changes)
+	}
 	return n, err
 }
 
-// cached returns what is remembered of the key, else what read reads and keep approves of.
+// cached returns what is remembered of the key, else what read reads and keep approves of. What is not remembered is read anew, so
+// that an address works from the moment when it is added.
 func cached[K comparable, V any](ctx context.Context, s *Service, c *cache[K, V], key K, read func(*database.Tx) (V, error), keep func(V) bool) (v V, err error) {
+	if g, ok := s.latest.get(); ok {
+		if v, ok := c.find(key, g); ok {
+			return v, nil
+		}
+	}
 	g, err := s.generation(ctx)
 	if err != nil {
 		return v, err

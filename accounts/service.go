@@ -42,6 +42,7 @@ type Service struct {
 	secret     []byte // makes up salts
 	dummy      []byte // a hash that no password fits
 	hashing    *gate
+	latest     latest
 	memory     *memory
 	throttle   *throttle
 	seal       Sealer
@@ -103,6 +104,7 @@ func (s *Service) forgetOnChange(changed <-chan struct{}) {
 	for {
 		select {
 		case <-changed:
+			s.latest.forget()
 			s.memory.forget()
 		case <-s.ended:
 			return
@@ -118,6 +120,7 @@ func (s *Service) change(ctx context.Context, fn func(*database.Tx) error) error
 		}
 		return tx.Raise(generation)
 	})
+	s.latest.forget()
 	s.memory.forget()
 	return err
 }

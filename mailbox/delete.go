@@ -82,7 +82,7 @@ func deleteRanges(tx *database.Tx, mailbox int64, list string, dead int) error {
 			return err
 		}
 	}
-	return tx.Raise(generation)
+	return tx.Tell(changes)
 }
 
 // Erase removes all that the store keeps of the account, and overwrites it on disk. A body that other accounts have, too,
@@ -125,5 +125,5 @@ func eraseMailboxes(tx *database.Tx, account int64) error {
 			return err
 		}
 	}
-	return tx.Raise(generation)
+	return tx.Tell(changes)
 }

@@ -59,7 +59,7 @@ func (s *Store) Deliver(tx *database.Tx, st *Staged, to []Delivery) ([]Receipt, 
 		}
 		receipts = append(receipts, r)
 	}
-	return receipts, tx.Raise(generation)
+	return receipts, tx.Tell(changes)
 }
 
 // oncePerAccount drops what goes to the same account again. All transactions touch accounts in the same order, so that on

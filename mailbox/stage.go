@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"sync"
 
 	"github.com/postroom/postroom/internal/database"
 	"github.com/postroom/postroom/internal/message"
@@ -35,6 +36,7 @@ type Staged struct {
 	size  int64
 	body  []byte // up to maxInline
 	blob  int64  // of a larger one
+	free  func() // gives the memory of body back
 }
 
 // Size returns the size of the body.
@@ -57,13 +59,37 @@ func (s *Store) Stage(ctx context.Context, id message.ID, size int64, body io.Re
 			err = errors.Join(err, st.Discard(context.WithoutCancel(ctx)))
 		}
 	default:
-		st.body = make([]byte, size)
-		err = readExactly(body, st.body, true)
+		st.body, st.free = takeBody(int(size))
+		if err = readExactly(body, st.body, true); err != nil {
+			st.free()
+		}
 	}
 	if err != nil {
 		return nil, fmt.Errorf("mailbox: stage %s: %w", id, err)
 	}
 	return st, nil
+}
+
+// bodies keeps the memory of small bodies, of these sizes, for the next ones: most mail is small, and there is much of it.
+var (
+	bodySizes = [...]int{8 << 10, 16 << 10, 64 << 10}
+	bodies    [len(bodySizes)]sync.Pool
+)
+
+// takeBody returns memory for a body, and what gives it back.
+func takeBody(size int) (body []byte, free func()) {
+	for i, n := range bodySizes {
+		if size > n {
+			continue
+		}
+		b, ok := bodies[i].Get().(*[]byte)
+		if !ok {
+			made := make([]byte, n)
+			b = &made
+		}
+		return (*b)[:size], func() { bodies[i].Put(b) }
+	}
+	return make([]byte, size), func() {}
 }
 
 // readExactly fills buf, and where it is the last part sees that nothing follows.
@@ -139,7 +165,10 @@ func chunkID(blob int64, seq int) int64 { return blob<<16 | int64(seq) }
 
 // Discard gives up what Stage holds. It harms nothing that was delivered, and may be called more than once.
 func (st *Staged) Discard(ctx context.Context) error {
-	st.body = nil
+	if st.body != nil {
+		st.body = nil
+		st.free()
+	}
 	if st.blob == 0 {
 		return nil
 	}

@@ -20,8 +20,8 @@ import (
 // Inbox is the mailbox that letters are delivered to. Its name is the same in any case (RFC 9051 section 5.1).
 const Inbox = "INBOX"
 
-// generation is the kind that DB.Watch knows changes of mailboxes by.
-const generation = "mailbox"
+// changes is the kind that DB.Watch knows changes of mailboxes by.
+const changes = "mailbox"
 
 // ErrNoMessage says that there is no such message, or no longer.
 var ErrNoMessage = errors.New("no such message")

@@ -3,6 +3,7 @@ package dkim
 import (
 	"hash"
 	"strings"
+	"sync"
 
 	"github.com/postroom/postroom/internal/message"
 )
@@ -24,8 +25,17 @@ type bodyHasher struct {
 // maxPending is how much a hasher gathers before it hashes.
 const maxPending = 8 << 10
 
+// pending keeps what hashers gather in for the next ones.
+var pending = sync.Pool{New: func() any { return new([maxPending]byte) }}
+
 func newBodyHasher(h hash.Hash, relaxed bool) *bodyHasher {
-	return &bodyHasher{hash: h, relaxed: relaxed, out: make([]byte, 0, maxPending+64)}
+	return &bodyHasher{hash: h, relaxed: relaxed, out: pending.Get().(*[maxPending]byte)[:0]}
+}
+
+// free gives up what the hasher gathered in. It must not be written to any more.
+func (b *bodyHasher) free() {
+	pending.Put((*[maxPending]byte)(b.out[:maxPending]))
+	b.out = nil
 }
 
 // Write takes the next piece.

@@ -177,15 +177,24 @@ func verifyChosen(ctx context.Context, letter Letter, chosen []*candidate) {
 	}
 }
 
+// pieces keeps what bodies are read through for the next ones.
+var pieces = sync.Pool{New: func() any { return new([pieceSize]byte) }}
+
+const pieceSize = 32 << 10
+
 // hashBodies returns the hash of the body in each canonical form that is needed, by whether it is relaxed.
 func hashBodies(ctx context.Context, letter Letter, left []*candidate) (map[bool][]byte, error) {
 	hashers := map[bool]*bodyHasher{}
 	for _, c := range left {
 		if hashers[c.relaxedBody] == nil {
-			hashers[c.relaxedBody] = newBodyHasher(sha256.New(), c.relaxedBody)
+			h := newBodyHasher(sha256.New(), c.relaxedBody)
+			defer h.free() // at most two
+			hashers[c.relaxedBody] = h
 		}
 	}
-	buffer := make([]byte, 32<<10)
+	pooled := pieces.Get().(*[pieceSize]byte)
+	defer pieces.Put(pooled)
+	buffer := pooled[:]
 	for at := letter.Header.BodyOffset; at < letter.Size; {
 		if err := ctx.Err(); err != nil {
 			return nil, err

@@ -79,6 +79,7 @@ func (w *writer) commit(kept, failed []*write) {
 	}
 	w.stopErasing()
 	w.watchers.notify(raised) // before the answers: whoever has one finds the tick there
+	w.watchers.tell(kept)
 	w.answer(kept, nil)
 	w.answer(failed, nil)
 	w.measure()

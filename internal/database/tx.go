@@ -4,7 +4,9 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"fmt"
 	"slices"
+	"strings"
 )
 
 // Tx is one transaction, handed to the function of Write or Read and valid until that function returns. A statement
@@ -16,6 +18,7 @@ type Tx struct {
 	rows    []*sql.Rows
 	err     error
 	raised  []string
+	told    []string
 	octets  int
 	reading bool
 }
@@ -86,6 +89,18 @@ func (tx *Tx) Raise(kind string) error {
 	return tx.err
 }
 
+// Tell ticks for those who Watch the kind as Raise does, but writes nothing: what changes with every letter should not cost a
+// page of its own each time. In other processes any change ticks. A kind is either told or raised.
+func (tx *Tx) Tell(kind string) error {
+	if tx.reading {
+		return tx.note(errors.New("database: Tell in a reading transaction"))
+	}
+	if !slices.Contains(tx.told, kind) {
+		tx.told = append(tx.told, kind)
+	}
+	return tx.err
+}
+
 // Erase asks that what this transaction deletes is overwritten in the database file, too, and not only marked as free.
 func (tx *Tx) Erase() error {
 	if tx.conn.dialect != SQLite || tx.conn.erasing {
@@ -104,6 +119,9 @@ func (tx *Tx) statement(query string, args []any) (*sql.Stmt, error) {
 	for _, r := range tx.rows {
 		_ = tx.note(r.Err()) // remembered in tx.err
 	}
+	if tx.err == nil && controls(query) {
+		tx.err = fmt.Errorf("database: %q is not for a function to say", query)
+	}
 	if tx.err != nil {
 		return nil, tx.err
 	}
@@ -114,6 +132,16 @@ func (tx *Tx) statement(query string, args []any) (*sql.Stmt, error) {
 	}
 	s, err := tx.conn.prepare(tx.ctx, query)
 	return s, tx.note(err)
+}
+
+// controls tells whether a statement begins or ends a transaction. It would be that of all others in the group, too.
+func controls(query string) bool {
+	for _, verb := range [...]string{"BEGIN", "COMMIT", "END", "ROLLBACK", "SAVEPOINT", "RELEASE"} {
+		if strings.HasPrefix(query, verb) {
+			return true
+		}
+	}
+	return false
 }
 
 // note remembers the first failure.

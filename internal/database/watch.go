@@ -9,7 +9,7 @@ import (
 // pollInterval is how soon a change by another process is noticed.
 const pollInterval = 500 * time.Millisecond
 
-// Watch returns a channel that ticks after a transaction with Raise(kind) was kept, at once when it was in this process
+// Watch returns a channel that ticks after a transaction with Raise(kind) or Tell(kind) was kept, at once when it was in this process
 // and within half a second when it was in another. A tick can stand for several changes, and can come without one. stop
 // ends the watch; the channel is not closed.
 func (db *DB) Watch(kind string) (changed <-chan struct{}, stop func()) {
@@ -60,11 +60,38 @@ func (w *watchers) notify(generations map[string]int64) {
 			continue
 		}
 		w.seen[kind] = n
-		for _, c := range w.byKind[kind] {
-			select {
-			case c <- struct{}{}:
-			default: // a tick is waiting already
-			}
+		w.tick(kind)
+	}
+}
+
+// tell ticks for the kinds that the group told of.
+func (w *watchers) tell(group []*write) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, m := range group {
+		for _, kind := range m.told {
+			w.tick(kind)
+		}
+	}
+}
+
+// tellOthers ticks for the kinds that have no generation, after some change by another process.
+func (w *watchers) tellOthers(generations map[string]int64) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for kind := range w.byKind {
+		if _, raised := generations[kind]; !raised {
+			w.tick(kind)
+		}
+	}
+}
+
+// tick needs mu.
+func (w *watchers) tick(kind string) {
+	for _, c := range w.byKind[kind] {
+		select {
+		case c <- struct{}{}:
+		default: // a tick is waiting already
 		}
 	}
 }
@@ -112,6 +139,7 @@ func (w *writer) poll() {
 	}
 	w.dataVersion = version
 	w.watchers.notify(generations)
+	w.watchers.tellOthers(generations)
 }
 
 func (w *writer) dataVersionNow() (version int64, err error) {

@@ -45,6 +45,7 @@ type write struct {
 	err      error
 	panicked *Panic
 	raised   []string
+	told     []string
 }
 
 // Write runs fn in a transaction and returns nil only when its changes are on disk. Many writes share one commit, but each
@@ -86,7 +87,8 @@ func (db *DB) Write(ctx context.Context, fn func(*Tx) error) error {
 // writer owns the only connection that writes. All fields below the channels belong to its goroutine; mind that where
 // SQLite has dropped the transaction, a statement that followed would be a transaction of its own, and kept.
 //
-//	waiting writes -> BEGIN -> SAVEPOINT, fn, RELEASE (or ROLLBACK TO) for each -> COMMIT -> all are answered
+//	waiting writes -> BEGIN -> fn of each -> COMMIT -> all are answered
+//	                    a write that failed -> BEGIN -> SAVEPOINT, fn, RELEASE (or ROLLBACK TO) for each -> COMMIT
 //	                    a transaction that SQLite dropped -> each write again alone
 type writer struct {
 	writes   chan *write
@@ -147,38 +149,78 @@ func (w *writer) take() *write {
 	}
 }
 
+// grouped is what one commit keeps.
+type grouped struct {
+	all          []*write // kept, failed, and the one that is running
+	kept, failed []*write
+	octets       int
+	careful      bool // each write has a savepoint
+}
+
+func (g *grouped) full() bool { return len(g.all) >= maxGroup || g.octets >= maxGroupOctets }
+
 // group is one group commit: the first write and those that wait behind it.
 func (w *writer) group(first *write) {
 	if err := w.begin(); err != nil {
 		w.refuse(first, err)
 		return
 	}
-	var (
-		kept, failed []*write
-		octets       int
-	)
+	g := &grouped{}
 	w.skip, w.gathering.began = max(0, w.skip-1), time.Now()
-	for next := first; next != nil; next = w.next(len(kept)) {
+	for next := first; next != nil; next = w.next(len(g.kept)) {
 		if !next.state.CompareAndSwap(waiting, started) {
 			continue
 		}
-		n, err := w.member(next, len(kept) > 0)
-		octets += n
-		switch {
-		case errors.Is(err, errDropped):
-			w.alone(append(append(kept, failed...), next), err)
+		g.all = append(g.all, next)
+		if err := w.join(g, next); err != nil {
+			w.alone(g.all, err)
 			return
-		case err != nil:
-			next.err = err
-			failed = append(failed, next)
-		default:
-			kept = append(kept, next)
 		}
-		if len(kept)+len(failed) >= maxGroup || octets >= maxGroupOctets {
+		if g.full() {
 			break
 		}
 	}
-	w.commit(kept, failed)
+	w.commit(g.kept, g.failed)
+}
+
+// join runs one write inside the open transaction. A savepoint costs as much as a small write does, and few writes fail, so a
+// group has none until one does; then it is run again, with a savepoint for each.
+func (w *writer) join(g *grouped, m *write) error {
+	n, err := w.member(m, g.careful && len(g.kept) > 0)
+	g.octets += n
+	switch {
+	case errors.Is(err, errDropped):
+		return err
+	case err == nil:
+		g.kept = append(g.kept, m)
+		return nil
+	case !g.careful && len(g.kept) > 0:
+		if undo := w.repeat(g, m); undo != nil {
+			return errors.Join(err, undo)
+		}
+		return nil
+	}
+	m.err = err
+	g.failed = append(g.failed, m)
+	if undo := w.undo(g.careful && len(g.kept) > 0); undo != nil {
+		return errors.Join(err, undo)
+	}
+	return nil
+}
+
+// repeat runs a group again whose last write failed after others had changed something.
+func (w *writer) repeat(g *grouped, last *write) error {
+	again := append(g.kept, last)
+	g.kept, g.careful = nil, true
+	if err := w.undo(false); err != nil {
+		return err
+	}
+	for _, m := range again {
+		if err := w.join(g, m); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // refuse answers the first write and those that wait behind it when no transaction could be opened: each of them would
@@ -198,8 +240,7 @@ func (w *writer) refuse(first *write, err error) {
 // errDropped says that SQLite no longer has the transaction in which the group was.
 var errDropped = errors.New("the transaction is gone")
 
-// member runs one write inside the open transaction. The first that changes something needs no savepoint: when it fails,
-// there is nobody else's work to keep.
+// member runs one write inside the open transaction. What one that failed did is still to be undone.
 func (w *writer) member(m *write, savepoint bool) (octets int, err error) {
 	if savepoint {
 		if err := w.conn.exec(w.ctx, "SAVEPOINT member"); err != nil {
@@ -208,33 +249,36 @@ func (w *writer) member(m *write, savepoint bool) (octets int, err error) {
 	}
 	tx := &Tx{ctx: w.ctx, conn: w.conn}
 	err = w.call(m, tx)
-	m.raised = tx.raised
+	m.raised, m.told = tx.raised, tx.told
 	switch {
-	case err == nil && !savepoint:
-		return tx.octets, nil
-	case err == nil:
+	case err != nil && breaksConnection(tx.err):
+		return tx.octets, errors.Join(errDropped, tx.err)
+	case err == nil && savepoint:
 		if err := w.conn.exec(w.ctx, "RELEASE member"); err != nil {
 			return 0, errors.Join(errDropped, err)
 		}
-		return tx.octets, nil
-	}
-	if undo := w.undo(savepoint); undo != nil || breaksConnection(tx.err) {
-		return 0, errors.Join(errDropped, tx.err, undo)
 	}
 	return tx.octets, err
 }
 
-// undo takes back what the member that just failed did.
+// undo takes back what the member that just failed did: all of the transaction, where it has no savepoint.
 func (w *writer) undo(savepoint bool) error {
 	if savepoint {
-		if err := w.conn.exec(w.ctx, "ROLLBACK TO member"); err != nil {
-			return err
+		err := w.conn.exec(w.ctx, "ROLLBACK TO member")
+		if err == nil {
+			err = w.conn.exec(w.ctx, "RELEASE member")
 		}
-		return w.conn.exec(w.ctx, "RELEASE member")
+		if err != nil {
+			return errors.Join(errDropped, err)
+		}
+		return nil
 	}
 	// SQLite may have rolled back by itself; BEGIN tells whether all is well.
 	_ = w.conn.exec(w.ctx, "ROLLBACK")
-	return w.conn.begin(w.ctx, "BEGIN IMMEDIATE")
+	if err := w.conn.begin(w.ctx, "BEGIN IMMEDIATE"); err != nil {
+		return errors.Join(errDropped, err)
+	}
+	return nil
 }
 
 // call runs the function of a write and turns a panic into an error.

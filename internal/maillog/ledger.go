@@ -30,9 +30,10 @@ type Entry struct {
 // Add writes entries together with what they tell of.
 func Add(tx *database.Tx, entries ...Entry) error {
 	for _, e := range entries {
-		_, err := tx.Exec(`INSERT INTO ledger (at, message, kind, account_id, reverse_path, recipient, remote, detail)
-			VALUES (?, ?, ?, ?, ?, ?, ?, ?)`,
-			e.Time.UnixMilli(), e.Message.String(), string(e.Kind), e.Account, e.ReversePath, e.Recipient, e.Remote, e.Detail)
+		id := e.Message.String()
+		_, err := tx.Exec(`INSERT INTO ledger (message, n, at, kind, account_id, reverse_path, recipient, remote, detail)
+			VALUES (?, (SELECT coalesce(max(n), 0) + 1 FROM ledger WHERE message = ?), ?, ?, ?, ?, ?, ?, ?)`,
+			id, id, e.Time.UnixMilli(), string(e.Kind), e.Account, e.ReversePath, e.Recipient, e.Remote, e.Detail)
 		if err != nil {
 			return fmt.Errorf("ledger: %s %s: %w", e.Kind, e.Message, err)
 		}
@@ -42,12 +43,13 @@ func Add(tx *database.Tx, entries ...Entry) error {
 
 // OfMessage returns what is known of a letter, oldest first.
 func OfMessage(ctx context.Context, db *database.DB, id message.ID) ([]Entry, error) {
-	return query(ctx, db, "message = ? ORDER BY at, id", id.String())
+	return query(ctx, db, "message = ? ORDER BY n", id.String())
 }
 
-// OfAccount returns the newest rows of an account, newest first, at most limit. It reads the ledger backwards until it has them.
+// OfAccount returns the rows of an account, those of the newest letter first, at most limit. It reads the ledger backwards until
+// it has them.
 func OfAccount(ctx context.Context, db *database.DB, account int64, limit int) ([]Entry, error) {
-	return query(ctx, db, "account_id = ? ORDER BY id DESC LIMIT ?", account, limit)
+	return query(ctx, db, "account_id = ? ORDER BY message DESC, n DESC LIMIT ?", account, limit)
 }
 
 func query(ctx context.Context, db *database.DB, where string, args ...any) (entries []Entry, err error) {

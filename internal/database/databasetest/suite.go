@@ -298,6 +298,9 @@ func (s *suite) readOnly() {
 	if err := s.db.Read(s.Context(), func(tx *database.Tx) error { return tx.Raise("x") }); err == nil {
 		s.Error("a reading transaction raised a generation")
 	}
+	if err := s.db.Read(s.Context(), func(tx *database.Tx) error { return tx.Tell("x") }); err == nil {
+		s.Error("a reading transaction raised a generation")
+	}
 	if err := caught(func() error { return s.db.Read(s.Context(), func(*database.Tx) error { panic(errMine) }) }); !errors.Is(err, errMine) {
 		s.Errorf("panic while reading: %v", err)
 	}
@@ -338,12 +341,21 @@ func ticked(c <-chan struct{}) bool {
 	}
 }
 
-// raise returns a function that raises the kind.
+// raise and tell are functions that raise the kind, and tell of it.
 func raise(kind string) func(*database.Tx) error {
 	return func(tx *database.Tx) error { return tx.Raise(kind) }
 }
 
+func tell(kind string) func(*database.Tx) error {
+	return func(tx *database.Tx) error { return errors.Join(tx.Tell(kind), tx.Tell(kind)) }
+}
+
 func (s *suite) watch() {
+	s.watchFor(raise)
+	s.watchFor(tell)
+}
+
+func (s *suite) watchFor(raise func(kind string) func(*database.Tx) error) {
 	mine, stopMine := s.db.Watch("mine")
 	also, stopAlso := s.db.Watch("mine")
 	other, stopOther := s.db.Watch("other")
@@ -368,7 +380,7 @@ func (s *suite) watch() {
 func (s *suite) noTick() {
 	mine, stop := s.db.Watch("mine")
 	defer stop()
-	err := s.write(func(tx *database.Tx) error { return errors.Join(tx.Raise("mine"), errMine) })
+	err := s.write(func(tx *database.Tx) error { return errors.Join(tx.Raise("mine"), tx.Tell("mine"), errMine) })
 	if !errors.Is(err, errMine) {
 		s.Fatal(err)
 	}
