@@ -33,14 +33,14 @@ func newStore(t testing.TB, db *database.DB) *mailbox.Store {
 }
 
 // deliver stages and delivers one letter, as a session does.
-func deliver(t testing.TB, db *database.DB, store *mailbox.Store, body []byte, to mailbox.Delivery) error {
+func deliver(t testing.TB, db *database.DB, store *mailbox.Store, body []byte, to ...mailbox.Delivery) error {
 	st, err := store.Stage(t.Context(), message.NewID(), int64(len(body)), bytes.NewReader(body))
 	if err != nil {
 		return err
 	}
 	defer st.Discard(t.Context())
 	return db.Write(t.Context(), func(tx *database.Tx) error {
-		_, err := store.Deliver(tx, st, []mailbox.Delivery{to})
+		_, err := store.Deliver(tx, st, to)
 		return err
 	})
 }

@@ -46,14 +46,14 @@ func (s *Store) Deliver(tx *database.Tx, st *Staged, to []Delivery) ([]Receipt, 
 			return nil, fmt.Errorf("mailbox: deliver %s: mark at %d of %d octets", st.id, d.MarkAt, st.size)
 		}
 	}
-	blob, err := st.refer(tx, len(to))
+	b, to, err := st.write(tx, to)
 	if err != nil {
 		return nil, fmt.Errorf("mailbox: deliver %s: %w", st.id, err)
 	}
 	receipts := make([]Receipt, 0, len(to))
 	now := time.Now()
 	for _, d := range to {
-		r, err := deliverOne(tx, st, blob, d, now)
+		r, err := deliverOne(tx, b, d, now)
 		if err != nil {
 			return nil, fmt.Errorf("mailbox: deliver %s to account %d: %w", st.id, d.AccountID, err)
 		}
@@ -73,31 +73,63 @@ func oncePerAccount(to []Delivery) []Delivery {
 	return slices.CompactFunc(to, func(a, b Delivery) bool { return a.AccountID == b.AccountID })
 }
 
-// refer writes the body, or finds it when it was written ahead, and counts n references to it.
-func (st *Staged) refer(tx *database.Tx, n int) (blob int64, err error) {
-	if st.blob == 0 {
-		if int64(len(st.body)) != st.size {
-			return 0, errors.New("it was discarded")
-		}
-		if blob, err = insertBlob(tx, st, n); err != nil {
-			return 0, err
-		}
-		return blob, insertChunks(tx, blob, 0, st.body)
+// written is a body that has its row.
+type written struct {
+	id   int64
+	size int64
+}
+
+// write writes the body, or finds it when it was written ahead, and counts the references to it. It returns what of the deliveries
+// goes into the rows of their mailboxes: a letter for one mailbox is written in one piece, as its owner reads it. Rows of mailboxes
+// are scattered, so that each letter writes a page of them again; the shorter they are, the rarer that page must be split.
+func (st *Staged) write(tx *database.Tx, to []Delivery) (written, []Delivery, error) {
+	switch {
+	case st.blob != 0:
+		b, err := st.refer(tx, len(to))
+		return b, to, err
+	case int64(len(st.body)) != st.size:
+		return written{}, nil, errors.New("it was discarded")
+	case len(to) > 1:
+		b, err := st.insert(tx, len(to), st.body)
+		return b, to, err
 	}
+	d := to[0]
+	whole, free := takeBody(len(d.Prefix) + len(st.body) + len(d.Mark))
+	defer free()
+	n := copy(whole, d.Prefix)
+	n += copy(whole[n:], st.body[:d.MarkAt])
+	n += copy(whole[n:], d.Mark)
+	copy(whole[n:], st.body[d.MarkAt:])
+	b, err := st.insert(tx, 1, whole)
+	return b, []Delivery{{AccountID: d.AccountID, Flags: d.Flags}}, err
+}
+
+// insert writes a body with n references to it.
+func (st *Staged) insert(tx *database.Tx, n int, octets []byte) (written, error) {
+	b := written{size: int64(len(octets))}
+	var err error
+	if b.id, err = insertBlob(tx, st.id, b.size, n); err != nil {
+		return written{}, err
+	}
+	return b, insertChunks(tx, b.id, 0, octets)
+}
+
+// refer counts n references to a body that was written ahead.
+func (st *Staged) refer(tx *database.Tx, n int) (written, error) {
 	r, err := tx.Exec("UPDATE blobs SET refs = CASE WHEN refs > 0 THEN refs + ? ELSE ? END WHERE id = ? AND message = ? AND (refs > 0 OR refs = ?)",
 		n, n, st.blob, st.id.String(), refsStaged)
 	if err != nil {
-		return 0, err
+		return written{}, err
 	}
 	if rows, err := r.RowsAffected(); err != nil || rows != 1 {
-		return 0, errors.Join(fmt.Errorf("%w: the body that was written ahead is gone", database.ErrUnavailable), err)
+		return written{}, errors.Join(fmt.Errorf("%w: the body that was written ahead is gone", database.ErrUnavailable), err)
 	}
-	return st.blob, nil
+	return written{id: st.blob, size: st.size}, nil
 }
 
 // deliverOne adds the row of one mailbox.
-func deliverOne(tx *database.Tx, st *Staged, blob int64, d Delivery, now time.Time) (Receipt, error) {
-	r := Receipt{AccountID: d.AccountID, Size: int64(len(d.Prefix)) + st.size + int64(len(d.Mark))}
+func deliverOne(tx *database.Tx, b written, d Delivery, now time.Time) (Receipt, error) {
+	r := Receipt{AccountID: d.AccountID, Size: int64(len(d.Prefix)) + b.size + int64(len(d.Mark))}
 	id, uid, modseq, err := nextUID(tx, d.AccountID, r.Size, now)
 	if err != nil {
 		return Receipt{}, err
@@ -106,7 +138,7 @@ func deliverOne(tx *database.Tx, st *Staged, blob int64, d Delivery, now time.Ti
 	_, _ = rand.Read(uidl[:]) // never fails
 	_, err = tx.Exec(`INSERT INTO messages (mailbox_id, uid, blob_id, size, flags, received, modseq, uidl, prefix, mark_at, mark)
 		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
-		id, uid, blob, r.Size, d.Flags, now.UnixMilli(), modseq, uidl[:], notNil(d.Prefix), d.MarkAt, []byte(d.Mark))
+		id, uid, b.id, r.Size, d.Flags, now.UnixMilli(), modseq, uidl[:], notNil(d.Prefix), d.MarkAt, []byte(d.Mark))
 	r.MailboxID, r.UID, r.UIDL = id, uid, uidl.String()
 	return r, err
 }

@@ -119,8 +119,11 @@ func FuzzOpen(f *testing.F) {
 		at %= size + 1
 		body := mailboxtest.Body(int(size))
 		account++
-		err := deliver(t, db, store, body, mailbox.Delivery{AccountID: account, Prefix: prefix, MarkAt: int64(at), Mark: mark})
-		if err != nil {
+		to := []mailbox.Delivery{{AccountID: account, Prefix: prefix, MarkAt: int64(at), Mark: mark}}
+		if piece%2 == 1 { // one more, so that the body is shared
+			to = append(to, mailbox.Delivery{AccountID: -1})
+		}
+		if err := deliver(t, db, store, body, to...); err != nil {
 			t.Fatal(err)
 		}
 		r, n, err := store.Open(t.Context(), account, 1)

@@ -126,7 +126,7 @@ func (st *Staged) writeAhead(ctx context.Context, body io.Reader) error {
 			blob = st.blob
 			if blob == 0 {
 				var err error
-				if blob, err = insertBlob(tx, st, refsStaged); err != nil {
+				if blob, err = insertBlob(tx, st.id, st.size, refsStaged); err != nil {
 					return err
 				}
 			}
@@ -142,8 +142,8 @@ func (st *Staged) writeAhead(ctx context.Context, body io.Reader) error {
 }
 
 // insertBlob adds the header row of a body.
-func insertBlob(tx *database.Tx, st *Staged, refs int) (id int64, err error) {
-	err = tx.QueryRow("INSERT INTO blobs (message, size, refs) VALUES (?, ?, ?) RETURNING id", st.id.String(), st.size, refs).Scan(&id)
+func insertBlob(tx *database.Tx, message message.ID, size int64, refs int) (id int64, err error) {
+	err = tx.QueryRow("INSERT INTO blobs (message, size, refs) VALUES (?, ?, ?) RETURNING id", message.String(), size, refs).Scan(&id)
 	return id, err
 }
 

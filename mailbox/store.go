@@ -3,7 +3,7 @@
 //
 // A body is stored once, in rows of 64 KiB, however many mailboxes it goes to. What differs per recipient (the prefix with
 // Return-Path and Delivered-To, and a mark inside the header) is kept with the mailbox row and put in when the message is
-// read; sizes count it. A message has a UID (RFC 9051 section 2.3.1.1) and a UIDL (RFC 1939 section 7), and neither is
+// read; sizes count it. It is part of the body where there is one recipient and the body is small. A message has a UID (RFC 9051 section 2.3.1.1) and a UIDL (RFC 1939 section 7), and neither is
 // ever given to another message.
 package mailbox
 

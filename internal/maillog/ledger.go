@@ -30,10 +30,10 @@ type Entry struct {
 // Add writes entries together with what they tell of.
 func Add(tx *database.Tx, entries ...Entry) error {
 	for _, e := range entries {
-		id := e.Message.String()
-		_, err := tx.Exec(`INSERT INTO ledger (message, n, at, kind, account_id, reverse_path, recipient, remote, detail)
-			VALUES (?, (SELECT coalesce(max(n), 0) + 1 FROM ledger WHERE message = ?), ?, ?, ?, ?, ?, ?, ?)`,
-			id, id, e.Time.UnixMilli(), string(e.Kind), e.Account, e.ReversePath, e.Recipient, e.Remote, e.Detail)
+		at := e.Time.UnixMilli()
+		_, err := tx.Exec(`INSERT INTO ledger (id, at, message, kind, account_id, reverse_path, recipient, remote, detail)
+			SELECT CASE WHEN last < ? THEN ? ELSE last + 1 END, ?, ?, ?, ?, ?, ?, ?, ? FROM (SELECT coalesce(max(id), 0) AS last FROM ledger) AS l`,
+			rowAt(at), rowAt(at), at, e.Message.String(), string(e.Kind), e.Account, e.ReversePath, e.Recipient, e.Remote, e.Detail)
 		if err != nil {
 			return fmt.Errorf("ledger: %s %s: %w", e.Kind, e.Message, err)
 		}
@@ -41,15 +41,21 @@ func Add(tx *database.Tx, entries ...Entry) error {
 	return nil
 }
 
-// OfMessage returns what is known of a letter, oldest first.
+// rowAt is the first id that a row of that time can have: rows are in the order in which they were added, and so, but for a clock
+// that was set back, in that of time.
+func rowAt(milliseconds int64) int64 { return milliseconds << 16 }
+
+// clockStep is how far a clock may have been set back between a letter's id and its first row.
+const clockStep = 24 * time.Hour
+
+// OfMessage returns what is known of a letter, oldest first. It reads all rows from its time on.
 func OfMessage(ctx context.Context, db *database.DB, id message.ID) ([]Entry, error) {
-	return query(ctx, db, "message = ? ORDER BY n", id.String())
+	return query(ctx, db, "id >= ? AND message = ? ORDER BY id", rowAt(id.Time().Add(-clockStep).UnixMilli()), id.String())
 }
 
-// OfAccount returns the rows of an account, those of the newest letter first, at most limit. It reads the ledger backwards until
-// it has them.
+// OfAccount returns the newest rows of an account, newest first, at most limit. It reads the ledger backwards until it has them.
 func OfAccount(ctx context.Context, db *database.DB, account int64, limit int) ([]Entry, error) {
-	return query(ctx, db, "account_id = ? ORDER BY message DESC, n DESC LIMIT ?", account, limit)
+	return query(ctx, db, "account_id = ? ORDER BY id DESC LIMIT ?", account, limit)
 }
 
 func query(ctx context.Context, db *database.DB, where string, args ...any) (entries []Entry, err error) {

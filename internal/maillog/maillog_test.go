@@ -57,7 +57,7 @@ func TestSecret(t *testing.T) {
 func TestLedger(t *testing.T) {
 	db := databasetest.Open(t)
 	one, two := message.NewID(), message.NewID()
-	at := time.Date(2026, 5, 1, 10, 0, 0, int(time.Millisecond), time.UTC)
+	at := one.Time().Add(-time.Hour).UTC() // the clock was set back
 	first := Entry{at, one, KindStored, 7, "a@b.example", "anna@example.org", "192.0.2.1", "kept"}
 	second := Entry{at.Add(time.Second), one, KindStored, 7, "", "", "", "kept once more"}
 	other := Entry{at, two, KindStored, 8, "", "ben@example.org", "", "kept"}
@@ -72,6 +72,14 @@ func TestLedger(t *testing.T) {
 	got, err = OfAccount(t.Context(), db, 7, 1)
 	if err != nil || len(got) != 1 || got[0] != second {
 		t.Errorf("newest of the account: %v, %v", got, err)
+	}
+	earlier := first
+	earlier.Time = at.Add(-time.Hour)
+	if err := db.Write(t.Context(), func(tx *database.Tx) error { return Add(tx, earlier) }); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := OfMessage(t.Context(), db, one); err != nil || len(got) != 3 || got[2] != earlier {
+		t.Errorf("with a row of an earlier time: %v, %v", got, err)
 	}
 	if err := db.Write(t.Context(), func(tx *database.Tx) error { return Erase(tx, 7) }); err != nil {
 		t.Fatal(err)

@@ -202,11 +202,12 @@ func (s *suite) prefixAndMark() {
 				continue
 			}
 			d := mailbox.Delivery{AccountID: 3, Prefix: []byte("Return-Path: <a@example.org>\r\n"), MarkAt: int64(at), Mark: "[suspicious] "}
-			st := s.stage(body)
-			r := s.deliver(st, d)[0]
 			want := slices.Concat(d.Prefix, body[:at], []byte(d.Mark), body[at:])
-			if got := s.read(3, r.UID); !bytes.Equal(got, want) || r.Size != int64(len(want)) {
-				s.Errorf("%d octets with a mark at %d: read back differently, or size %d is not %d", size, at, r.Size, len(want))
+			for _, to := range [][]mailbox.Delivery{{d}, {d, {AccountID: 4}}} {
+				r := s.deliver(s.stage(body), to...)[0]
+				if got := s.read(3, r.UID); !bytes.Equal(got, want) || r.Size != int64(len(want)) {
+					s.Errorf("%d octets to %d with a mark at %d: read back differently, or size %d is not %d", size, len(to), at, r.Size, len(want))
+				}
 			}
 		}
 	}
