@@ -72,7 +72,7 @@ func (s *Store) Stage(ctx context.Context, id message.ID, size int64, body io.Re
 
 // bodies keeps the memory of small bodies, of these sizes, for the next ones: most mail is small, and there is much of it.
 var (
-	bodySizes = [...]int{8 << 10, 16 << 10, 64 << 10}
+	bodySizes = [...]int{8 << 10, 16 << 10, 64 << 10, 256 << 10}
 	bodies    [len(bodySizes)]sync.Pool
 )
 

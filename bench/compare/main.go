@@ -19,6 +19,8 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/postroom/postroom/bench/load"
@@ -37,7 +39,7 @@ type options struct {
 func main() {
 	var o options
 	flag.BoolVar(&o.quick, "quick", false, "each work for a moment only")
-	flag.StringVar(&o.only, "only", "", "one group of works: letters, starttls, large, pop3, idle, memory, growth, start")
+	flag.StringVar(&o.only, "only", "", "groups of works, with commas: letters, starttls, large, pop3, idle, memory, growth, start")
 	flag.IntVar(&o.rounds, "rounds", 3, "how often each work is done on each server, in turn")
 	flag.StringVar(&o.out, "out", "bench/RESULTS.md", "where the figures go")
 	flag.StringVar(&o.dir, "dir", os.TempDir(), "where the servers' data go, in a folder that is removed at the end")
@@ -115,7 +117,7 @@ func (b *bench) all(ctx context.Context) error {
 		{"letters", b.letters}, {"starttls", b.startTLS}, {"large", b.large}, {"pop3", b.fetching}, {"idle", b.idle},
 		{"memory", b.memory}, {"growth", b.growth}, {"start", b.starting},
 	} {
-		if b.only != "" && b.only != group.name {
+		if b.only != "" && !slices.Contains(strings.Split(b.only, ","), group.name) {
 			continue
 		}
 		fmt.Fprintf(os.Stderr, "== %s %s\n", time.Now().Format(time.TimeOnly), group.name)

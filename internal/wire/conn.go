@@ -5,7 +5,9 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"net"
+	"runtime/debug"
 	"sync"
 	"time"
 
@@ -240,7 +242,17 @@ func (c *Conn) StartTLS(ctx context.Context, config *tls.Config) (*tls.Connectio
 	if err := secure.SetDeadline(earlier(time.Now().Add(handshakeTime), c.end)); err != nil {
 		return nil, err
 	}
-	if err := secure.HandshakeContext(ctx); err != nil {
+	// A handshake needs a deep stack, and that of the session would stay as large for as long as it is idle.
+	shaken := make(chan error, 1)
+	go func() {
+		defer func() {
+			if v := recover(); v != nil { // nothing that a peer sends may end the process
+				shaken <- fmt.Errorf("wire: tls handshake panicked: %v\n%s", v, debug.Stack())
+			}
+		}()
+		shaken <- secure.HandshakeContext(ctx)
+	}()
+	if err := <-shaken; err != nil {
 		return nil, err
 	}
 	if err := secure.SetDeadline(time.Time{}); err != nil {
