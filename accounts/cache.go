@@ -82,13 +82,10 @@ func (l *latest) set(generation int64, began time.Time, changes int) {
 // generation reads the number that every change of accounts raises.
 func (s *Service) generation(ctx context.Context) (n int64, err error) {
 	began, changes := time.Now(), s.latest.begin()
-	err = s.db.Read(ctx, func(tx *database.Tx) error {
-		err := tx.QueryRow("SELECT n FROM generation WHERE kind = ?", generation).Scan(&n)
-		if errors.Is(err, sql.ErrNoRows) {
-			return nil // nothing was ever changed
-		}
-		return err
-	})
+	err = s.db.ReadRow(ctx, "SELECT n FROM generation WHERE kind = ?", []any{generation}, &n)
+	if errors.Is(err, sql.ErrNoRows) {
+		err = nil // nothing was ever changed
+	}
 	if err == nil {
 		s.latest.set(n, began, changes)
 	}

@@ -6,8 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-
-	"github.com/postroom/postroom/internal/database"
 )
 
 // Open returns the message as its owner reads it: prefix, body and mark, size octets in all. It is read piece by piece,
@@ -15,10 +13,7 @@ import (
 // ErrNoMessage, and never an early end. ctx lives as long as the reader.
 func (s *Store) Open(ctx context.Context, account int64, uid uint32) (content io.ReadCloser, size int64, err error) {
 	r := &reader{ctx: ctx, store: s, uid: uid}
-	err = s.db.Read(ctx, func(tx *database.Tx) error {
-		return r.find(tx, account)
-	})
-	if err != nil {
+	if err = r.find(account); err != nil {
 		return nil, 0, fmt.Errorf("mailbox: open message %d of account %d: %w", uid, account, err)
 	}
 	return r, r.left, nil
@@ -44,11 +39,11 @@ type reader struct {
 }
 
 // find reads the mailbox row and the first chunk.
-func (r *reader) find(tx *database.Tx, account int64) error {
-	err := tx.QueryRow(`SELECT m.mailbox_id, m.uidl, m.blob_id, b.size, m.size, m.prefix, m.mark_at, m.mark
-		FROM mailboxes x JOIN messages m ON m.mailbox_id = x.id JOIN blobs b ON b.id = m.blob_id
-		WHERE x.account_id = ? AND x.name = ? AND m.uid = ?`, account, Inbox, r.uid).
-		Scan(&r.mailbox, &r.uidl, &r.blob, &r.size, &r.left, &r.prefix, &r.markAt, &r.mark)
+func (r *reader) find(account int64) error {
+	err := r.store.db.ReadRow(r.ctx, `SELECT m.mailbox_id, m.uidl, m.blob_id, b.size, m.size, m.prefix, m.mark_at, m.mark, c.data
+		FROM mailboxes x JOIN messages m ON m.mailbox_id = x.id JOIN blobs b ON b.id = m.blob_id LEFT JOIN chunks c ON c.id = b.id * 65536
+		WHERE x.account_id = ? AND x.name = ? AND m.uid = ?`, []any{account, Inbox, r.uid},
+		&r.mailbox, &r.uidl, &r.blob, &r.size, &r.left, &r.prefix, &r.markAt, &r.mark, &r.chunk)
 	switch {
 	case errors.Is(err, sql.ErrNoRows):
 		return ErrNoMessage
@@ -59,21 +54,26 @@ func (r *reader) find(tx *database.Tx, account int64) error {
 	case r.size == 0:
 		return nil
 	}
-	return r.fetch(tx)
+	return r.whole()
 }
 
 // fetch reads the chunk at r.at. The message row is part of the question: with its UIDL, which no other message ever has,
 // it makes sure that the chunk is this message's, even if the body was freed and its id given away again.
-func (r *reader) fetch(tx *database.Tx) error {
-	err := tx.QueryRow(`SELECT c.data FROM messages m JOIN chunks c ON c.id = ?
+func (r *reader) fetch() error {
+	err := r.store.db.ReadRow(r.ctx, `SELECT c.data FROM messages m JOIN chunks c ON c.id = ?
 		WHERE m.mailbox_id = ? AND m.uid = ? AND m.uidl = ? AND m.blob_id = ?`,
-		chunkID(r.blob, int(r.at/chunkSize)), r.mailbox, r.uid, r.uidl, r.blob).Scan(&r.chunk)
+		[]any{chunkID(r.blob, int(r.at/chunkSize)), r.mailbox, r.uid, r.uidl, r.blob}, &r.chunk)
 	if errors.Is(err, sql.ErrNoRows) {
 		return ErrNoMessage
 	}
 	if err != nil {
 		return err
 	}
+	return r.whole()
+}
+
+// whole tells whether the chunk is as long as it must be.
+func (r *reader) whole() error {
 	if want := min(chunkSize, r.size-r.at); int64(len(r.chunk)) != want {
 		return fmt.Errorf("a part of it has %d octets instead of %d", len(r.chunk), want)
 	}
@@ -115,7 +115,7 @@ func (r *reader) next(p []byte) (n int, err error) {
 		p = p[:min(int64(len(p)), r.markAt-r.at)]
 	}
 	if len(r.chunk) == 0 {
-		if err := r.store.db.Read(r.ctx, r.fetch); err != nil {
+		if err := r.fetch(); err != nil {
 			return 0, err
 		}
 	}

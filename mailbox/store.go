@@ -58,10 +58,7 @@ func (s *Store) Close() error {
 
 // Usage returns how many messages the account has and how many octets they are as its owner reads them.
 func (s *Store) Usage(ctx context.Context, account int64) (messages int, octets int64, err error) {
-	err = s.db.Read(ctx, func(tx *database.Tx) error {
-		return tx.QueryRow("SELECT coalesce(sum(messages), 0), coalesce(sum(octets), 0) FROM mailboxes WHERE account_id = ?", account).
-			Scan(&messages, &octets)
-	})
+	err = s.db.ReadRow(ctx, "SELECT coalesce(sum(messages), 0), coalesce(sum(octets), 0) FROM mailboxes WHERE account_id = ?", []any{account}, &messages, &octets)
 	if err != nil {
 		return 0, 0, fmt.Errorf("mailbox: usage of account %d: %w", account, err)
 	}

@@ -110,15 +110,20 @@ func (c *conn) prepare(ctx context.Context, query string) (*sql.Stmt, error) {
 	return s, nil
 }
 
-// begin opens a transaction. Between transactions no statement is in use, so it is also the moment to forget them where they
-// have become too many.
+// begin opens a transaction.
 func (c *conn) begin(ctx context.Context, query string) error {
-	if len(c.statements) >= maxStatements {
-		if err := c.forget(); err != nil {
-			return err
-		}
+	if err := c.roomy(); err != nil {
+		return err
 	}
 	return c.exec(ctx, query)
+}
+
+// roomy forgets the prepared statements where they have become too many. It is called between transactions, when none is in use.
+func (c *conn) roomy() error {
+	if len(c.statements) < maxStatements {
+		return nil
+	}
+	return c.forget()
 }
 
 // exec runs a statement of this package.

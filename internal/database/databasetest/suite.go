@@ -2,6 +2,7 @@ package databasetest
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 	"fmt"
 	"sync"
@@ -34,6 +35,7 @@ func Run(t *testing.T, open func(t *testing.T) *database.DB) {
 		{"started write is waited for", (*suite).startedIsWaitedFor},
 		{"reader sees one state", (*suite).oneState},
 		{"reader writes nothing", (*suite).readOnly},
+		{"one row is read alone", (*suite).readRow},
 		{"unique key", (*suite).unique},
 		{"rows left open", (*suite).openRows},
 		{"watch", (*suite).watch},
@@ -446,4 +448,27 @@ func (s *suite) freeSpace() {
 	if n, err := s.db.FreeSpace(); err != nil || n <= 0 {
 		s.Errorf("%d octets free, %v", n, err)
 	}
+}
+
+func (s *suite) readRow() {
+	s.mustWrite(add("a"))
+	var text string
+	if err := s.db.ReadRow(s.Context(), "SELECT text FROM notes WHERE text = ?", []any{"a"}, &text); err != nil || text != "a" {
+		s.Errorf("%q, %v", text, err)
+	}
+	if err := s.db.ReadRow(s.Context(), "SELECT text FROM notes WHERE text = ?", []any{"b"}, &text); !errors.Is(err, sql.ErrNoRows) {
+		s.Errorf("no such row: %v", err)
+	}
+	if err := s.db.ReadRow(s.Context(), "SELECT nothing FROM notes", nil, &text); err == nil || errors.Is(err, sql.ErrNoRows) {
+		s.Errorf("a statement that is none: %v", err)
+	}
+	if err := s.db.ReadRow(s.Context(), "INSERT INTO notes (text) VALUES ('c') RETURNING text", nil, &text); err == nil {
+		s.Error("a reader wrote")
+	}
+	gone, cancel := context.WithCancel(s.Context())
+	cancel()
+	if err := s.db.ReadRow(gone, "SELECT text FROM notes", nil, &text); !errors.Is(err, context.Canceled) {
+		s.Errorf("with a context that has ended: %v", err)
+	}
+	s.has(map[string]bool{"a": true, "b": false, "c": false})
 }
