@@ -14,6 +14,7 @@ import (
 func (s *Store) Open(ctx context.Context, account int64, uid uint32) (content io.ReadCloser, size int64, err error) {
 	r := &reader{ctx: ctx, store: s, uid: uid}
 	if err = r.find(account); err != nil {
+		r.memory.release()
 		return nil, 0, fmt.Errorf("mailbox: open message %d of account %d: %w", uid, account, err)
 	}
 	return r, r.left, nil
@@ -32,10 +33,11 @@ type reader struct {
 	markAt  int64
 	mark    []byte
 
-	left  int64  // octets not returned yet
-	at    int64  // position in the body
-	chunk []byte // what was read of the body ahead of at
-	err   error  // what ended the reading
+	left   int64  // octets not returned yet
+	at     int64  // position in the body
+	chunk  []byte // what was read of the body ahead of at; in memory
+	memory piece
+	err    error // what ended the reading
 }
 
 // find reads the mailbox row and the first chunk.
@@ -43,7 +45,7 @@ func (r *reader) find(account int64) error {
 	err := r.store.db.ReadRow(r.ctx, `SELECT m.mailbox_id, m.uidl, m.blob_id, b.size, m.size, m.prefix, m.mark_at, m.mark, c.data
 		FROM mailboxes x JOIN messages m ON m.mailbox_id = x.id JOIN blobs b ON b.id = m.blob_id LEFT JOIN chunks c ON c.id = b.id * 65536
 		WHERE x.account_id = ? AND x.name = ? AND m.uid = ?`, []any{account, Inbox, r.uid},
-		&r.mailbox, &r.uidl, &r.blob, &r.size, &r.left, &r.prefix, &r.markAt, &r.mark, &r.chunk)
+		&r.mailbox, &r.uidl, &r.blob, &r.size, &r.left, &r.prefix, &r.markAt, &r.mark, &r.memory)
 	switch {
 	case errors.Is(err, sql.ErrNoRows):
 		return ErrNoMessage
@@ -62,7 +64,7 @@ func (r *reader) find(account int64) error {
 func (r *reader) fetch() error {
 	err := r.store.db.ReadRow(r.ctx, `SELECT c.data FROM messages m JOIN chunks c ON c.id = ?
 		WHERE m.mailbox_id = ? AND m.uid = ? AND m.uidl = ? AND m.blob_id = ?`,
-		[]any{chunkID(r.blob, int(r.at/chunkSize)), r.mailbox, r.uid, r.uidl, r.blob}, &r.chunk)
+		[]any{chunkID(r.blob, int(r.at/chunkSize)), r.mailbox, r.uid, r.uidl, r.blob}, &r.memory)
 	if errors.Is(err, sql.ErrNoRows) {
 		return ErrNoMessage
 	}
@@ -72,8 +74,34 @@ func (r *reader) fetch() error {
 	return r.whole()
 }
 
-// whole tells whether the chunk is as long as it must be.
+// piece is a chunk in memory that is used again.
+type piece struct {
+	octets []byte
+	free   func()
+}
+
+// Scan copies what the driver has read, which is its own. NULL is the chunk of an empty body.
+func (p *piece) Scan(from any) error {
+	octets, ok := from.([]byte)
+	if !ok && from != nil {
+		return fmt.Errorf("a chunk is %T", from)
+	}
+	p.release()
+	p.octets, p.free = takeBody(len(octets))
+	copy(p.octets, octets)
+	return nil
+}
+
+func (p *piece) release() {
+	if p.free != nil {
+		p.free()
+	}
+	p.octets, p.free = nil, nil
+}
+
+// whole tells whether the chunk that was read is as long as it must be.
 func (r *reader) whole() error {
+	r.chunk = r.memory.octets
 	if want := min(chunkSize, r.size-r.at); int64(len(r.chunk)) != want {
 		return fmt.Errorf("a part of it has %d octets instead of %d", len(r.chunk), want)
 	}
@@ -128,6 +156,7 @@ func (r *reader) next(p []byte) (n int, err error) {
 // Close ends the reading.
 func (r *reader) Close() error {
 	r.chunk = nil
+	r.memory.release()
 	r.err = errors.New("mailbox: the message is closed")
 	return nil
 }
