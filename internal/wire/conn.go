@@ -44,6 +44,7 @@ type Conn struct {
 	small *bufio.Reader
 	large *bufio.Reader // not nil while a message is read, and until it is empty
 	out   []byte        // replies that were not sent yet
+	bulk  *bufio.Writer // not nil while what Stream was given was not all sent; replies follow it
 
 	end          time.Time // of the session
 	writeTimeout time.Duration
@@ -183,13 +184,30 @@ func (c *Conn) Abort() { _ = c.raw.Close() } // its goroutine notices, whatever 
 func (c *Conn) DiscardLine() error { return DiscardLine(c.reader(), maxDiscard) }
 
 // Queue appends to what is sent next.
-func (c *Conn) Queue(b []byte) { c.out = append(c.out, b...) }
+func (c *Conn) Queue(b []byte) {
+	if c.bulk != nil {
+		_, _ = c.bulk.Write(b) // Flush returns its error
+		return
+	}
+	c.out = append(c.out, b...)
+}
 
 // QueueReply appends a reply to what is sent next.
-func (c *Conn) QueueReply(r Reply) { c.out = r.Append(c.out) }
+func (c *Conn) QueueReply(r Reply) {
+	if c.bulk != nil {
+		c.Queue(r.Append(nil))
+		return
+	}
+	c.out = r.Append(c.out)
+}
 
 // Flush sends what is queued.
 func (c *Conn) Flush() error {
+	if c.bulk != nil {
+		err := c.bulk.Flush()
+		c.release()
+		return err
+	}
 	if len(c.out) == 0 {
 		return nil
 	}
@@ -199,6 +217,15 @@ func (c *Conn) Flush() error {
 		c.out = nil
 	}
 	return err
+}
+
+// release gives the large writer back, with what was not sent.
+func (c *Conn) release() {
+	if c.bulk != nil {
+		c.bulk.Reset(nil)
+		largeWriters.Put(c.bulk)
+		c.bulk = nil
+	}
 }
 
 // write sends octets to a client that reads them within the write time-out.
@@ -215,19 +242,19 @@ type writes struct{ c *Conn }
 func (w writes) Write(p []byte) (int, error) { return w.c.write(p) }
 
 // Stream gives fill a large buffered writer behind what is queued, and sends what fill wrote, even where it failed: the
-// answers before it are not its fault.
+// answers before it are not its fault. Where the client has sent more commands already, the end waits for their answers.
 func (c *Conn) Stream(fill func(w *bufio.Writer) error) error {
-	w := largeWriters.Get().(*bufio.Writer)
-	w.Reset(writes{c})
-	defer func() {
-		w.Reset(nil)
-		largeWriters.Put(w)
-	}()
-	if _, err := w.Write(c.out); err != nil {
-		return err
+	if c.bulk == nil {
+		c.bulk = largeWriters.Get().(*bufio.Writer)
+		c.bulk.Reset(writes{c})
+		_, _ = c.bulk.Write(c.out) // Flush, or fill, returns its error
+		c.out = c.out[:0]
 	}
-	c.out = c.out[:0]
-	return errors.Join(fill(w), w.Flush())
+	err := fill(c.bulk)
+	if err == nil && c.Leftover() > 0 {
+		return nil
+	}
+	return errors.Join(err, c.Flush())
 }
 
 // StartTLS makes the connection a TLS one.
@@ -266,6 +293,7 @@ func (c *Conn) StartTLS(ctx context.Context, config *tls.Config) (*tls.Connectio
 // Close ends the connection.
 func (c *Conn) Close() error {
 	c.shrink()
+	c.release()
 	return c.net.Close()
 }
 

@@ -142,6 +142,53 @@ func TestConnData(t *testing.T) {
 }
 
 // TestConnWriteTimeout shows that a client that reads nothing does not hold the session.
+// TestConnStream shows that long answers to pipelined commands are sent together and in order, and at once where nothing more is
+// to be answered, or where one of them fails.
+func TestConnStream(t *testing.T) {
+	for _, tc := range []struct {
+		name string
+		more string // commands that are here already
+		err  error
+		want string // what was sent when Stream has returned
+	}{
+		{"nothing waits", "", nil, "250 a\r\nlong\r\n"},
+		{"a command waits", "next\r\n", nil, ""},
+		{"a command waits and this fails", "next\r\n", io.ErrUnexpectedEOF, "250 a\r\nlong\r\n"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				c, client := pair(time.Time{})
+				defer client.Close()
+				var sent strings.Builder
+				go io.Copy(&sent, client)
+				say(t, client, "first\r\n"+tc.more)
+				if _, err := c.ReadLine(100, time.Now().Add(time.Minute), true); err != nil {
+					t.Fatal(err)
+				}
+				c.QueueReply(PlainReply(250, "a"))
+				err := c.Stream(func(w *bufio.Writer) error {
+					_, _ = w.WriteString("long\r\n")
+					return tc.err
+				})
+				synctest.Wait()
+				if !errors.Is(err, tc.err) || sent.String() != tc.want {
+					t.Errorf("sent %q (%v), want %q", sent.String(), err, tc.want)
+				}
+				c.Queue([]byte("250 b\r\n"))
+				c.QueueReply(PlainReply(250, "c"))
+				if err := c.Flush(); err != nil {
+					t.Fatal(err)
+				}
+				synctest.Wait()
+				if want := "250 a\r\nlong\r\n250 b\r\n250 c\r\n"; sent.String() != want {
+					t.Errorf("sent %q, want %q", sent.String(), want)
+				}
+				_ = c.Close()
+			})
+		})
+	}
+}
+
 func TestConnWriteTimeout(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c, client := pair(time.Time{})
