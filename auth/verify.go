@@ -73,6 +73,8 @@ type Verdict struct {
 // Verifier checks letters. It may be used by many goroutines.
 type Verifier struct {
 	DNS Resolver
+
+	keys dkim.Keys
 }
 
 // Verify checks a letter that is there as a whole.
@@ -116,7 +118,7 @@ func (c *Check) Finish(ctx context.Context, l Letter) Verdict {
 	author := ReadAuthor(l.Header)
 	results := dkim.Verify(ctx, l, dkim.Options{TXT: c.v.DNS.TXT, Prefer: func(domain string) bool {
 		return !author.Domain.IsZero() && near(domain, author.Domain)
-	}})
+	}, Keys: &c.v.keys})
 	c.wait.Wait()
 	c.cancel()
 	verdict := c.verdict

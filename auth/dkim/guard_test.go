@@ -140,7 +140,7 @@ func TestKeySizes(t *testing.T) {
 		t.Run(fmt.Sprint(tc.bits), func(t *testing.T) {
 			s := Signature{Algorithm: "rsa-sha256", Domain: "a.example", Identity: "@a.example"}
 			der := rsaKey(t, tc.bits)
-			_, err := parseKey("k=rsa; p="+base64.StdEncoding.EncodeToString(der), s)
+			_, err := parseKey("k=rsa; p="+base64.StdEncoding.EncodeToString(der), s, nil)
 			if u, ok := errors.AsType[*unfit](err); (tc.want == Pass) != (err == nil) || ok && u.status != tc.want {
 				t.Errorf("%v, want %s", err, tc.want)
 			}

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 )
 
 // Sizes of RSA keys that are used. RFC 8301 section 3.2: verifiers must not take keys of less than 1024 bits, and must be
@@ -38,7 +39,7 @@ func (k key) verifies(digest, signature []byte) bool {
 }
 
 // parseKey reads and judges the key record for a signature.
-func parseKey(record string, s Signature) (key, error) {
+func parseKey(record string, s Signature, known *Keys) (key, error) {
 	if len(record) > maxKeyRecord {
 		return key{}, permanent("the key record is too long")
 	}
@@ -51,7 +52,7 @@ func parseKey(record string, s Signature) (key, error) {
 	if err := k.judge(tags, s); err != nil {
 		return k, err
 	}
-	return k, k.readPublic(tags)
+	return k, k.readPublic(tags, known)
 }
 
 // judge checks what the record says the key is for.
@@ -82,7 +83,7 @@ func (k key) judge(tags map[string]string, s Signature) error {
 }
 
 // readPublic reads p=.
-func (k *key) readPublic(tags map[string]string) error {
+func (k *key) readPublic(tags map[string]string, known *Keys) error {
 	public, ok := tags["p"]
 	switch {
 	case !ok:
@@ -101,7 +102,7 @@ func (k *key) readPublic(tags map[string]string) error {
 		k.bits, k.ed25519 = 256, der
 		return nil
 	}
-	if k.rsa, err = parseRSA(der); err != nil {
+	if k.rsa, err = known.parse(der); err != nil {
 		return permanent("the key is no RSA key")
 	}
 	k.bits = k.rsa.N.BitLen()
@@ -112,6 +113,42 @@ func (k *key) readPublic(tags map[string]string) error {
 		return &unfit{Policy, fmt.Sprintf("the key has %d bits, more than %d", k.bits, maxKeyBits)}
 	}
 	return nil
+}
+
+// maxKnown bounds the keys that are remembered. Keys that is full begins anew.
+const maxKnown = 1000
+
+// Keys remembers RSA keys that were read before: a few signers send most mail, and reading a key takes as long as verifying with
+// it. The zero value is empty, and nil remembers nothing. It may be used by several goroutines.
+type Keys struct {
+	mu    sync.Mutex // guards byDER
+	byDER map[string]*rsa.PublicKey
+}
+
+func (k *Keys) parse(der []byte) (*rsa.PublicKey, error) {
+	if k == nil {
+		return parseRSA(der)
+	}
+	k.mu.Lock()
+	known := k.byDER[string(der)]
+	k.mu.Unlock()
+	if known != nil {
+		return known, nil
+	}
+	fresh, err := parseRSA(der)
+	if err == nil && fresh.N.BitLen() <= maxKeyBits {
+		k.remember(der, fresh)
+	}
+	return fresh, err
+}
+
+func (k *Keys) remember(der []byte, fresh *rsa.PublicKey) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.byDER == nil || len(k.byDER) >= maxKnown {
+		k.byDER = map[string]*rsa.PublicKey{}
+	}
+	k.byDER[string(der)] = fresh
 }
 
 // parseRSA takes both forms, as erratum 3017 of RFC 6376 proposes.

@@ -1,7 +1,11 @@
 package dkim
 
 import (
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/x509"
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -105,12 +109,38 @@ func TestParseKey(t *testing.T) {
 		{"tag twice", "k=ed25519; k=ed25519; " + p, s, false},
 		{"no tags", "hello", s, false},
 	} {
-		if _, err := parseKey(tc.record, tc.s); (err == nil) != tc.good {
+		if _, err := parseKey(tc.record, tc.s, nil); (err == nil) != tc.good {
 			t.Errorf("%s: %v", tc.name, err)
 		}
 	}
-	if k, _ := parseKey("k=ed25519; t=y; "+p, s); !k.testing {
+	if k, _ := parseKey("k=ed25519; t=y; "+p, s, nil); !k.testing {
 		t.Error("t=y is not seen")
+	}
+}
+
+// TestKeys: a key is read once, what is no key stays none, and what strangers publish does not grow without bound.
+func TestKeys(t *testing.T) {
+	var known Keys
+	private, err := rsa.GenerateKey(rand.Reader, 1024)
+	if err != nil {
+		t.Fatal(err)
+	}
+	der := x509.MarshalPKCS1PublicKey(&private.PublicKey)
+	one, err := known.parse(der)
+	two, again := known.parse(der)
+	if err != nil || again != nil || one != two || !one.Equal(&private.PublicKey) {
+		t.Errorf("%v, %v; %v, %v", one, err, two, again)
+	}
+	for range 2 {
+		if k, err := known.parse([]byte("no key")); err == nil {
+			t.Errorf("%v", k)
+		}
+	}
+	for i := range 3 * maxKnown {
+		known.remember(fmt.Append(nil, i), one)
+	}
+	if n := len(known.byDER); n > maxKnown {
+		t.Errorf("%d keys are remembered", n)
 	}
 }
 
@@ -132,7 +162,7 @@ func FuzzParseKey(f *testing.F) {
 	f.Add("v=DKIM1; k=ed25519; p=11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo=")
 	f.Add("k=rsa; t=y:s; h=sha256; s=*; p=")
 	f.Fuzz(func(t *testing.T, record string) {
-		_, err := parseKey(record, Signature{Algorithm: "rsa-sha256", Domain: "example.org", Identity: "@example.org"})
+		_, err := parseKey(record, Signature{Algorithm: "rsa-sha256", Domain: "example.org", Identity: "@example.org"}, &Keys{})
 		if _, ok := errors.AsType[*unfit](err); err != nil && !ok {
 			t.Errorf("%q: %v", record, err)
 		}

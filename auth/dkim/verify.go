@@ -49,6 +49,8 @@ type Options struct {
 	TXT func(ctx context.Context, name string) ([]string, error)
 	// Prefer tells the domains whose signatures matter most: they are verified first. It may be nil.
 	Prefer func(domain string) bool
+	// Keys remembers keys from letter to letter. It may be nil.
+	Keys *Keys
 }
 
 // budget bounds the time for one letter.
@@ -60,7 +62,7 @@ func Verify(ctx context.Context, letter Letter, o Options) []Result {
 	defer cancel()
 	all := parseAll(letter.Header)
 	chosen := choose(all, o.Prefer)
-	fetchKeys(ctx, chosen, o.TXT)
+	fetchKeys(ctx, chosen, o)
 	verifyChosen(ctx, letter, chosen)
 	results := make([]Result, len(all))
 	for i, c := range all {
@@ -117,18 +119,18 @@ func choose(all []*candidate, prefer func(string) bool) (chosen []*candidate) {
 }
 
 // fetchKeys looks up all keys at once, and judges them.
-func fetchKeys(ctx context.Context, chosen []*candidate, txt func(context.Context, string) ([]string, error)) {
+func fetchKeys(ctx context.Context, chosen []*candidate, o Options) {
 	var wait sync.WaitGroup
 	for _, c := range chosen {
 		if c.Status == "" {
-			wait.Go(func() { c.fetchKey(ctx, txt) })
+			wait.Go(func() { c.fetchKey(ctx, o) })
 		}
 	}
 	wait.Wait()
 }
 
-func (c *candidate) fetchKey(ctx context.Context, txt func(context.Context, string) ([]string, error)) {
-	records, err := txt(ctx, c.keyName())
+func (c *candidate) fetchKey(ctx context.Context, o Options) {
+	records, err := o.TXT(ctx, c.keyName())
 	switch {
 	case resolve.IsNotFound(err):
 		c.Status, c.Reason = PermError, "there is no key at "+c.keyName()
@@ -137,16 +139,16 @@ func (c *candidate) fetchKey(ctx context.Context, txt func(context.Context, stri
 		c.Status, c.Reason = TempError, "the key at "+c.keyName()+" could not be looked up"
 		return
 	}
-	c.pickKey(records)
+	c.pickKey(records, o.Keys)
 }
 
 // pickKey takes the first record that fits the signature. RFC 6376 section 3.6.2.2 leaves open what several mean; in the
 // wild there are two keys of different kinds, and records of something else under a wildcard.
-func (c *candidate) pickKey(records []string) {
+func (c *candidate) pickKey(records []string, known *Keys) {
 	err := permanent("there is no key at %s", c.keyName())
 	for _, record := range records[:min(len(records), maxKeys)] {
 		var k key
-		k, err = parseKey(record, c.Signature)
+		k, err = parseKey(record, c.Signature, known)
 		c.key, c.KeyBits, c.Testing = k, k.bits, k.testing
 		if err == nil {
 			return
