@@ -210,8 +210,8 @@ func BenchmarkLogInRemembered(b *testing.B) {
 	}
 }
 
-// TestChangesByOthers: what another process adds counts at once, and what it takes away within half a second, although routes
-// are remembered.
+// TestChangesByOthers: what another process adds or takes away counts at once, although routes are remembered, and whether a domain
+// is served here within half a second.
 func TestChangesByOthers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		dir := t.TempDir()
@@ -240,9 +240,21 @@ func TestChangesByOthers(t *testing.T) {
 		}
 		_, err = other.Remove(t.Context(), mailbox("anna@example.org"))
 		w.check(err)
-		time.Sleep(mayBeOld)
 		if got := route("anna@example.org"); got == Deliver {
 			t.Error("anna was removed, and gets mail")
+		}
+		hosts := func() bool {
+			yes, err := w.s.Hosts(t.Context(), domain("example.net"))
+			w.check(err)
+			return yes
+		}
+		if hosts() {
+			t.Error("example.net is served")
+		}
+		w.check(other.AddDomain(t.Context(), domain("example.net")))
+		time.Sleep(mayBeOld)
+		if !hosts() {
+			t.Error("example.net was added, and is not served")
 		}
 	})
 }

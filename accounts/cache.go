@@ -40,8 +40,8 @@ func (c *cache[K, V]) remember(key K, generation int64, v V) {
 	c.entries[key] = v
 }
 
-// mayBeOld is how long a change by another process may be unknown to what is remembered: as long as DB.Watch takes. Changes by
-// this one count at once.
+// mayBeOld is how long a change by another process may be unknown to what need not be so exact: as long as DB.Watch takes. Changes
+// by this one count at once.
 const mayBeOld = 500 * time.Millisecond
 
 // latest is the generation of accounts as it was when it was last read.
@@ -92,14 +92,9 @@ func (s *Service) generation(ctx context.Context) (n int64, err error) {
 	return n, err
 }
 
-// cached returns what is remembered of the key, else what read reads and keep approves of. What is not remembered is read anew, so
-// that an address works from the moment when it is added.
+// cached returns what is remembered of the key, else what read reads and keep approves of. A change counts at once, in other
+// processes, too.
 func cached[K comparable, V any](ctx context.Context, s *Service, c *cache[K, V], key K, read func(*database.Tx) (V, error), keep func(V) bool) (v V, err error) {
-	if g, ok := s.latest.get(); ok {
-		if v, ok := c.find(key, g); ok {
-			return v, nil
-		}
-	}
 	g, err := s.generation(ctx)
 	if err != nil {
 		return v, err
@@ -115,4 +110,14 @@ func cached[K comparable, V any](ctx context.Context, s *Service, c *cache[K, V]
 		c.remember(key, g, v)
 	}
 	return v, err
+}
+
+// recent is cached for what may be as old as mayBeOld.
+func recent[K comparable, V any](ctx context.Context, s *Service, c *cache[K, V], key K, read func(*database.Tx) (V, error)) (v V, err error) {
+	if g, ok := s.latest.get(); ok {
+		if v, ok := c.find(key, g); ok {
+			return v, nil
+		}
+	}
+	return cached(ctx, s, c, key, read, func(V) bool { return true })
 }

@@ -169,16 +169,17 @@ func selectDomains(tx *database.Tx, where string, args ...any) (all []Domain, er
 	return all, rows.Err()
 }
 
-// Hosts tells whether a domain, or one above it, is served here. Answers are remembered until something changes.
+// Hosts tells whether a domain, or one above it, is served here. Answers are remembered until something changes; one may be half a
+// second old where another process made the change.
 func (s *Service) Hosts(ctx context.Context, name addr.Domain) (bool, error) {
-	hosts, err := cached(ctx, s, &s.hosted, name, func(tx *database.Tx) (hosts bool, err error) {
+	hosts, err := recent(ctx, s, &s.hosted, name, func(tx *database.Tx) (hosts bool, err error) {
 		var names []any
 		for rest, more := name.ASCII(), true; more; _, rest, more = strings.Cut(rest, ".") {
 			names = append(names, rest)
 		}
 		err = tx.QueryRow("SELECT EXISTS (SELECT 1 FROM domains WHERE name IN (?"+strings.Repeat(", ?", len(names)-1)+"))", names...).Scan(&hosts)
 		return hosts, err
-	}, func(bool) bool { return true })
+	})
 	return hosts, wrap("look up domain", err)
 }
 
