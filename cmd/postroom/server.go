@@ -13,6 +13,7 @@ import (
 
 	"github.com/postroom/postroom/accounts"
 	"github.com/postroom/postroom/auth"
+	"github.com/postroom/postroom/delivery"
 	"github.com/postroom/postroom/inbound"
 	"github.com/postroom/postroom/internal/config"
 	"github.com/postroom/postroom/internal/limit"
@@ -20,8 +21,10 @@ import (
 	"github.com/postroom/postroom/internal/maillog"
 	"github.com/postroom/postroom/internal/resolve"
 	"github.com/postroom/postroom/pop3d"
+	"github.com/postroom/postroom/queue"
 	"github.com/postroom/postroom/retrieval"
 	"github.com/postroom/postroom/smtpd"
+	"github.com/postroom/postroom/submission"
 	"github.com/postroom/postroom/tlsconf"
 )
 
@@ -34,9 +37,11 @@ const (
 
 // The services, by the names of their listeners in the configuration and in systemd's socket units.
 const (
-	serviceSMTP  = "smtp"
-	servicePOP3  = "pop3"
-	servicePOP3S = "pop3s"
+	serviceSMTP        = "smtp"
+	serviceSubmission  = "submission"
+	serviceSubmissions = "submissions"
+	servicePOP3        = "pop3"
+	servicePOP3S       = "pop3s"
 )
 
 // listeners are the open ports of each service.
@@ -46,7 +51,8 @@ type listeners map[string][]net.Listener
 func openListeners(given listen.Sockets, c *config.Config) (listeners, error) {
 	all := listeners{}
 	for name, addrs := range map[string][]string{
-		serviceSMTP: c.Listen.SMTP, servicePOP3: c.Listen.POP3, servicePOP3S: c.Listen.POP3S,
+		serviceSMTP: c.Listen.SMTP, serviceSubmission: c.Listen.Submission, serviceSubmissions: c.Listen.Submissions,
+		servicePOP3: c.Listen.POP3, servicePOP3S: c.Listen.POP3S,
 	} {
 		open, err := given.Open(name, addrs)
 		if err != nil {
@@ -83,6 +89,8 @@ type server struct {
 	certificates *tlsconf.Source
 	dns          *resolve.Resolver
 	fetching     *retrieval.Handler
+	queue        *queue.Queue
+	deliverer    *delivery.Deliverer
 	engines      map[string]engine
 
 	failed  chan error // the first port that does not work any more
@@ -147,17 +155,41 @@ func (s *server) assemble(ctx context.Context, spool string) error {
 		return err
 	}
 	s.fetching = retrieval.New(ctx, s.stores.accounts, s.stores.mailbox, s.log)
+	s.deliverer = delivery.New(delivery.Options{
+		Hostname: c.Hostname, Resolver: s.dns, DB: s.stores.db, Sealer: s.stores.key.For("relay"), Log: s.log,
+	})
+	s.queue, err = queue.New(queue.Options{
+		Hostname: c.Hostname, DB: s.stores.db, Deliverer: s.deliverer, Store: held{s.stores}, Signer: held{s.stores}, Log: s.log,
+	})
+	if err != nil {
+		return err
+	}
+	sending, err := submission.New(submission.Options{
+		Hostname: c.Hostname, Accounts: s.stores.accounts, Mailbox: s.stores.mailbox, Queue: s.queue, DB: s.stores.db,
+		SpoolDir: spool, Reserve: int64(c.Limits.DiskReserve), Log: s.log,
+	})
+	if err != nil {
+		return err
+	}
 	connections := limit.NewConnections(limit.ConnectionLimits{
 		Total:      c.Limits.Connections,
 		Group:      map[string]int{serviceSMTP: c.Limits.Connections * 3 / 4}, // strangers cannot keep owners out
 		PerAddress: c.Limits.ConnectionsPerAddress,
 		PerAccount: c.Limits.ConnectionsPerAccount,
 	})
+	letters := smtpd.Limits{MessageSize: int64(c.Limits.MessageSize), Recipients: c.Limits.Recipients}
 	s.engines = map[string]engine{
+		serviceSubmission: &smtpd.Server{
+			Hostname: c.Hostname, Handler: sending, TLS: s.certificates.ForLogins(), Submission: true, Log: s.log,
+			Limits: letters, Connections: connections, Group: serviceSubmission,
+		},
+		serviceSubmissions: &smtpd.Server{
+			Hostname: c.Hostname, Handler: sending, TLS: s.certificates.ForLogins(), Submission: true, ImplicitTLS: true, Log: s.log,
+			Limits: letters, Connections: connections, Group: serviceSubmission,
+		},
 		serviceSMTP: &smtpd.Server{
 			Hostname: c.Hostname, Handler: receiving, TLS: s.certificates.ForMX(), Log: s.log,
-			Limits:      smtpd.Limits{MessageSize: int64(c.Limits.MessageSize), Recipients: c.Limits.Recipients},
-			Connections: connections, Group: serviceSMTP,
+			Limits: letters, Connections: connections, Group: serviceSMTP,
 		},
 		servicePOP3: &pop3d.Server{
 			Hostname: c.Hostname, Handler: s.fetching, TLS: s.certificates.ForLogins(), Log: s.log,
@@ -174,7 +206,7 @@ func (s *server) assemble(ctx context.Context, spool string) error {
 // Start serves until Shutdown.
 func (s *server) Start(ctx context.Context) {
 	ctx, s.cancel = context.WithCancel(ctx)
-	for _, name := range []string{serviceSMTP, servicePOP3, servicePOP3S} {
+	for _, name := range []string{serviceSMTP, serviceSubmission, serviceSubmissions, servicePOP3, servicePOP3S} {
 		for _, l := range s.listeners[name] {
 			s.running.Go(func() { s.serve(name, l) })
 			s.log.Info(maillog.Listening, maillog.Service, name, maillog.Addr, l.Addr().String())
@@ -184,6 +216,8 @@ func (s *server) Start(ctx context.Context) {
 		s.log.Warn("not served", "note", note)
 	}
 	s.running.Go(func() { s.purge(ctx) })
+	s.running.Go(func() { s.queue.Run(ctx) })
+	s.running.Go(func() { s.deliverer.Run(ctx) })
 }
 
 // serve runs one port. One that fails ends the server: an operator sees that, and a silent port is seen by nobody.
@@ -246,6 +280,9 @@ func (s *server) Shutdown(ctx context.Context) error {
 
 // close closes what newServer opened, in the opposite order. It may be incomplete.
 func (s *server) close() (err error) {
+	if s.deliverer != nil {
+		s.deliverer.Close()
+	}
 	if s.fetching != nil {
 		s.fetching.Close()
 	}

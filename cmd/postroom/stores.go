@@ -10,12 +10,14 @@ import (
 	"github.com/postroom/postroom/internal/config"
 	"github.com/postroom/postroom/internal/database"
 	"github.com/postroom/postroom/internal/maillog"
+	"github.com/postroom/postroom/internal/secret"
 	"github.com/postroom/postroom/mailbox"
 )
 
 // stores are the database and the packages that keep something in it: what the server and the commands share.
 type stores struct {
 	db       *database.DB
+	key      *secret.Key
 	accounts *accounts.Service
 	mailbox  *mailbox.Store
 }
@@ -27,7 +29,10 @@ func openStores(ctx context.Context, c *config.Config, passwords accounts.Option
 		return nil, err
 	}
 	s := &stores{db: db}
-	passwords.Log = log
+	if s.key, err = secret.Load(c.DataDir); err != nil {
+		return nil, errors.Join(err, s.close())
+	}
+	passwords.Log, passwords.Seal = log, s.key.For("accounts")
 	if s.accounts, err = accounts.New(ctx, db, passwords); err != nil {
 		return nil, errors.Join(err, s.close())
 	}

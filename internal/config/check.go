@@ -132,7 +132,7 @@ func (c *Config) checkLimits(r *report) {
 func (c *Config) Notes() (notes []string) {
 	for _, s := range c.Listen.services() {
 		switch s.name {
-		case "smtp", "pop3", "pop3s":
+		case "smtp", "submission", "submissions", "pop3", "pop3s":
 			continue
 		}
 		if len(s.addrs) > 0 {

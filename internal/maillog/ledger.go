@@ -12,8 +12,13 @@ import (
 // Kind is what happened to a letter.
 type Kind string
 
-// KindStored is a letter that was kept in the mailbox of Account.
-const KindStored Kind = "stored"
+// What happens to letters.
+const (
+	KindStored  Kind = "stored"  // it was kept in the mailbox of Account
+	KindSent    Kind = "sent"    // another server has taken it
+	KindBounced Kind = "bounced" // nobody will take it
+	KindDelayed Kind = "delayed" // its sender was told that it is late
+)
 
 // Entry is a row of the ledger: one event of one letter.
 type Entry struct {

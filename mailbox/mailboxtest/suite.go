@@ -32,6 +32,7 @@ func Run(t *testing.T, open func(t *testing.T) *database.DB) {
 	}{
 		{"delivered letter is read back", (*suite).readBack},
 		{"prefix and mark are put in", (*suite).prefixAndMark},
+		{"a letter that leaves is held", (*suite).held},
 		{"one copy per mailbox", (*suite).oneCopy},
 		{"uids and uidls are never given again", (*suite).neverAgain},
 		{"failed write delivers nothing", (*suite).failedWrite},
@@ -332,6 +333,61 @@ func (s *suite) discard() {
 		}
 	}
 	s.nothingLeft()
+}
+
+// held: a body that is held stays until it is released, whoever else has it, and is nobody else's afterwards.
+func (s *suite) held() {
+	for _, size := range sizes {
+		body := Body(size)
+		st := s.stage(body)
+		var blob int64
+		err := s.db.Write(s.Context(), func(tx *database.Tx) (err error) {
+			if blob, err = s.store.Hold(tx, st); err != nil {
+				return err
+			}
+			_, err = s.store.Deliver(tx, st, []mailbox.Delivery{{AccountID: 1, Prefix: []byte("x: y\r\n")}})
+			return err
+		})
+		if err := errors.Join(err, st.Discard(s.Context()), s.store.Delete(s.Context(), 1, []uint32{s.snapshot(1).At(0).UID}), s.store.Sweep(s.Context())); err != nil {
+			s.Fatal(err)
+		}
+		r, err := s.store.OpenHeld(s.Context(), blob, st.ID())
+		if err != nil {
+			s.Fatal(err)
+		}
+		if err := iotest.TestReader(io.MultiReader(r), body); err != nil {
+			s.Errorf("%d octets: %v", size, err)
+		}
+		if err := r.Close(); err != nil {
+			s.Error(err)
+		}
+		if _, err := r.Read(make([]byte, 1)); err == nil {
+			s.Error("a closed letter is read")
+		}
+		if _, err := s.store.OpenHeld(s.Context(), blob, message.NewID()); !errors.Is(err, mailbox.ErrNoMessage) {
+			s.Errorf("under another id: %v", err)
+		}
+		s.released(blob, st.ID())
+	}
+	s.nothingLeft()
+}
+
+// released releases a held body while it is read.
+func (s *suite) released(blob int64, id message.ID) {
+	r, err := s.store.OpenHeld(s.Context(), blob, id)
+	if err != nil {
+		s.Fatal(err)
+	}
+	defer r.Close()
+	if err := s.db.Write(s.Context(), func(tx *database.Tx) error { return s.store.Release(tx, blob) }); err != nil {
+		s.Fatal(err)
+	}
+	if n, err := io.Copy(io.Discard, r); err == nil && n > 0 || err != nil && !errors.Is(err, mailbox.ErrNoMessage) {
+		s.Errorf("reading a body that was released: %d octets, %v", n, err)
+	}
+	if _, err := s.store.OpenHeld(s.Context(), blob, id); !errors.Is(err, mailbox.ErrNoMessage) {
+		s.Errorf("opening a body that was released: %v", err)
+	}
 }
 
 func (s *suite) sweep() {

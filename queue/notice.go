@@ -1,0 +1,142 @@
+package queue
+
+import (
+	"context"
+	"errors"
+	"io"
+	"slices"
+	"time"
+
+	"github.com/postroom/postroom/internal/addr"
+	"github.com/postroom/postroom/internal/database"
+	"github.com/postroom/postroom/internal/maillog"
+	"github.com/postroom/postroom/internal/message"
+)
+
+// ErrNoContent is what a Store's Open returns for content that is gone. A notice does without it.
+var ErrNoContent = errors.New("queue: the content is gone")
+
+// notices makes the notices that the sender is to get, and returns what keeps each inside a write.
+func (s *settlement) notices(ctx context.Context) (all []func(*database.Tx) error, err error) {
+	for _, kind := range []noticeKind{failure, delay, success} {
+		about := slices.DeleteFunc(slices.Clone(s.results), func(r result) bool { return !kind.wanted(r) })
+		to, ok := s.addressee(kind)
+		if len(about) == 0 || !ok {
+			continue
+		}
+		original, err := s.original(ctx)
+		if err != nil {
+			return nil, err
+		}
+		n := notice{id: message.NewID(), kind: kind, hostname: s.q.Hostname, to: to, letter: s.letter.Letter, about: about, original: original,
+			now: s.now, giveUp: s.letter.Created.Add(s.q.GiveUp)}
+		deliver, err := s.q.send(ctx, n)
+		if err != nil {
+			return nil, err
+		}
+		if deliver != nil {
+			all = append(all, deliver)
+		}
+	}
+	return all, nil
+}
+
+// wanted: RFC 3461 section 4.1. Where nothing was asked for, failures and delays are told. Where the other side takes DSN
+// parameters, telling of success is its work (section 5.2.1).
+func (k noticeKind) wanted(r result) bool {
+	asked := func(what string) bool {
+		return len(r.Notify) == 0 && what != "SUCCESS" || slices.Contains(r.Notify, what)
+	}
+	switch k {
+	case failure:
+		return r.fate == bounced && asked("FAILURE")
+	case delay:
+		return r.fate == stays && r.late && asked("DELAY")
+	}
+	return r.fate == sent && !r.DSN && asked("SUCCESS")
+}
+
+// addressee is who gets a notice. There is none about a letter with a null reverse-path (RFC 5321 section 4.5.5); where that is a
+// notice of our own which nobody takes, postmaster hears of it, and that is the end.
+func (s *settlement) addressee(kind noticeKind) (to addr.Path, ok bool) {
+	if !s.letter.From.Null {
+		return s.letter.From, true
+	}
+	return addr.Path{Postmaster: true}, s.letter.Account == 0 && kind == failure
+}
+
+// maxOriginal bounds what is returned of a letter.
+const maxOriginal = 256 << 10
+
+// original reads what a notice returns: the header, or where RET asks for it and it is not large, all.
+func (s *settlement) original(ctx context.Context) ([]byte, error) {
+	content, err := s.q.Store.Open(ctx, s.letter.blob, s.letter.ID)
+	switch {
+	case errors.Is(err, ErrNoContent):
+		return nil, nil
+	case err != nil:
+		return nil, err
+	}
+	defer content.Close()
+	octets, err := io.ReadAll(io.LimitReader(content, maxOriginal))
+	if errors.Is(err, ErrNoContent) {
+		return nil, nil
+	}
+	return octets, err
+}
+
+// send makes a notice ready: for a mailbox here, or for the queue. It returns what keeps it inside a write.
+func (q *Queue) send(ctx context.Context, n notice) (deliver func(*database.Tx) error, err error) {
+	content := n.compose()
+	deliver, found, err := q.Store.Keep(ctx, n.id, n.to, content)
+	switch {
+	case err != nil:
+		return nil, err
+	case found:
+		return deliver, nil
+	case n.to.Postmaster:
+		q.Log.Error("a notice reaches nobody: there is no postmaster", maillog.Msg, n.letter.ID)
+		return nil, nil
+	}
+	if q.Signer != nil {
+		fields, err := q.Signer.Sign(ctx, n.from().Domain, content)
+		if err != nil {
+			return nil, err
+		}
+		content = append(fields, content...)
+	}
+	hold, err := q.Store.Hold(ctx, n.id, content)
+	if err != nil {
+		return nil, err
+	}
+	l := Letter{ID: n.id, From: addr.Path{Null: true}, Size: int64(len(content)), EightBit: !isASCII(content), UTF8: n.wide(), Created: n.now}
+	return func(tx *database.Tx) error {
+		blob, err := hold(tx)
+		if err != nil {
+			return err
+		}
+		return q.Add(tx, l, blob, []Recipient{{To: n.to}})
+	}, nil
+}
+
+// noticeKind is what a notice tells.
+type noticeKind int
+
+const (
+	failure noticeKind = iota
+	delay
+	success
+)
+
+// notice is a delivery status notification: RFC 3464, and RFC 6533 where addresses are not ASCII.
+type notice struct {
+	id       message.ID
+	kind     noticeKind
+	hostname string
+	to       addr.Path
+	letter   Letter
+	about    []result
+	original []byte
+	now      time.Time
+	giveUp   time.Time
+}

@@ -1,0 +1,225 @@
+package queue
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/postroom/postroom/internal/addr"
+	"github.com/postroom/postroom/internal/database"
+	"github.com/postroom/postroom/internal/maillog"
+	"github.com/postroom/postroom/internal/message"
+)
+
+// State is why a recipient is in the queue.
+type State int64
+
+// The states.
+const (
+	Waiting     State = iota // for its time
+	Held                     // by the operator
+	AccountHeld              // with its account, which sends too much
+	Aside                    // it cannot be read, or trying it failed in a way that nobody foresaw
+)
+
+// The bits of queue_letters.flags.
+const (
+	flagEightBit = 1 << iota
+	flagUTF8
+	flagRequireTLS
+	flagTLSOptional
+)
+
+// queued is a letter in the database.
+type queued struct {
+	Letter
+	row  int64
+	blob int64
+}
+
+// waiting is a recipient in the database.
+type waiting struct {
+	Recipient
+	row       int64
+	delayTold bool
+}
+
+// Add puts a letter into the queue: blob is what the Store holds of it. It belongs into the write that makes the letter durable.
+func (q *Queue) Add(tx *database.Tx, l Letter, blob int64, to []Recipient) error {
+	if len(to) == 0 {
+		return nil
+	}
+	var flags int64
+	for bit, on := range map[int64]bool{flagEightBit: l.EightBit, flagUTF8: l.UTF8, flagRequireTLS: l.RequireTLS, flagTLSOptional: l.TLSOptional} {
+		if on {
+			flags |= bit
+		}
+	}
+	var id int64
+	err := tx.QueryRow(`INSERT INTO queue_letters (message, account_id, reverse_path, size, flags, ret, envid, blob_id, created, pending)
+		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING id`,
+		l.ID.String(), l.Account, l.From.String(), l.Size, flags, l.Return, l.EnvelopeID, blob, l.Created.UnixMilli(), len(to)).Scan(&id)
+	if err != nil {
+		return fmt.Errorf("queue: add %s: %w", l.ID, err)
+	}
+	for _, r := range to {
+		domain := r.To.Address.Domain.ASCII()
+		_, err := tx.Exec(`INSERT INTO queue_recipients (letter_id, recipient, domain, notify, original, state, attempts, next, delay_told, reason)
+			VALUES (?, ?, ?, ?, ?, ?, 0, ?, 0, '')`, id, r.To.String(), domain, strings.Join(r.Notify, ","), r.Original, Waiting, l.Created.UnixMilli())
+		if err != nil {
+			return fmt.Errorf("queue: add %s: %w", l.ID, err)
+		}
+		q.fresh.add(domain)
+	}
+	return tx.Tell(changes)
+}
+
+// parsePath reads what Path.String wrote.
+func parsePath(s string) (addr.Path, error) {
+	p, rest, err := addr.ParsePath(s)
+	if err == nil && rest != "" {
+		err = fmt.Errorf("%q follows it", rest)
+	}
+	return p, err
+}
+
+// domainAfter returns the next domain with recipients that wait, and when the first of them is due; "" where there is none.
+func (q *Queue) domainAfter(ctx context.Context, after string) (domain string, next int64, err error) {
+	err = q.DB.ReadRow(ctx, "SELECT domain, next FROM queue_recipients WHERE state = 0 AND domain > ? ORDER BY domain, next LIMIT 1", []any{after}, &domain, &next)
+	if errors.Is(err, sql.ErrNoRows) {
+		return "", 0, nil
+	}
+	return domain, next, err
+}
+
+// nextDue is the time until a recipient is due that is not due yet.
+func (q *Queue) nextDue(ctx context.Context) (time.Duration, error) {
+	now := time.Now()
+	var next sql.NullInt64
+	if err := q.DB.ReadRow(ctx, "SELECT min(next) FROM queue_recipients WHERE state = 0 AND next > ?", []any{now.UnixMilli()}, &next); err != nil {
+		return 0, err
+	}
+	if !next.Valid {
+		return idlePoll, nil
+	}
+	return time.UnixMilli(next.Int64).Sub(now), nil
+}
+
+// due returns a letter and its recipients in a domain that are due, the longest waiting first, but none that is taken. What cannot
+// be read is set aside.
+func (q *Queue) due(ctx context.Context, domain string, limit int, taken map[int64]struct{}) (l queued, to []waiting, err error) {
+	for {
+		var bad int64
+		err = q.DB.Read(ctx, func(tx *database.Tx) (err error) {
+			l, to, bad, err = readDue(tx, domain, limit, taken)
+			return err
+		})
+		if bad == 0 {
+			return l, to, err
+		}
+		if err := q.setAside(ctx, bad, err); err != nil {
+			return l, nil, err
+		}
+	}
+}
+
+// readDue returns the row that is bad, where one is.
+func readDue(tx *database.Tx, domain string, limit int, taken map[int64]struct{}) (l queued, to []waiting, bad int64, err error) {
+	rows, err := tx.Query(`SELECT id, letter_id, recipient, notify, original, attempts, delay_told FROM queue_recipients
+		WHERE state = 0 AND domain = ? AND next <= ? ORDER BY next, id LIMIT ?`, domain, time.Now().UnixMilli(), limit)
+	if err != nil {
+		return l, nil, 0, err
+	}
+	defer rows.Close()
+	for rows.Next() && len(to) < maxBatch {
+		var (
+			w                 waiting
+			letter            int64
+			recipient, notify string
+		)
+		if err := rows.Scan(&w.row, &letter, &recipient, &notify, &w.Original, &w.Attempts, &w.delayTold); err != nil {
+			return l, nil, 0, err
+		}
+		if _, is := taken[w.row]; is || l.row != 0 && letter != l.row {
+			continue
+		}
+		if w.To, err = parsePath(recipient); err != nil {
+			return l, nil, w.row, fmt.Errorf("recipient %q: %w", recipient, err)
+		}
+		if notify != "" {
+			w.Notify = strings.Split(notify, ",")
+		}
+		w.Recipient.Row, l.row = w.row, letter
+		to = append(to, w)
+	}
+	if err := rows.Err(); err != nil || len(to) == 0 {
+		return l, nil, 0, err
+	}
+	if err := rows.Close(); err != nil {
+		return l, nil, 0, err
+	}
+	if l, err = readLetter(tx, l.row); err != nil {
+		if database.IsTemporary(err) {
+			return l, nil, 0, err
+		}
+		return l, nil, to[0].row, err
+	}
+	return l, to, 0, nil
+}
+
+// readLetter reads the row of a letter.
+func readLetter(tx *database.Tx, row int64) (l queued, err error) {
+	var (
+		id, from       string
+		flags, created int64
+	)
+	err = tx.QueryRow("SELECT message, account_id, reverse_path, size, flags, ret, envid, blob_id, created FROM queue_letters WHERE id = ?", row).
+		Scan(&id, &l.Account, &from, &l.Size, &flags, &l.Return, &l.EnvelopeID, &l.blob, &created)
+	if err != nil {
+		return l, err
+	}
+	l.row, l.Created = row, time.UnixMilli(created)
+	l.EightBit, l.UTF8, l.RequireTLS, l.TLSOptional = flags&flagEightBit != 0, flags&flagUTF8 != 0, flags&flagRequireTLS != 0, flags&flagTLSOptional != 0
+	if l.ID, err = message.ParseID(id); err != nil {
+		return l, fmt.Errorf("letter %q: %w", id, err)
+	}
+	if l.From, err = parsePath(from); err != nil {
+		return l, fmt.Errorf("reverse-path %q: %w", from, err)
+	}
+	return l, nil
+}
+
+// setAside keeps a recipient that cannot be tried from stopping the others. An operator decides what becomes of it.
+func (q *Queue) setAside(ctx context.Context, row int64, why error) error {
+	q.Log.Error("a recipient in the queue is set aside: see `postroom queue show`, then release or drop it", "row", row, maillog.Err, why)
+	return q.DB.Write(ctx, func(tx *database.Tx) error {
+		_, err := tx.Exec("UPDATE queue_recipients SET state = ?, reason = ? WHERE id = ?", Aside, fmt.Sprint(why), row)
+		return err
+	})
+}
+
+// HoldAccount keeps what an account has in the queue from leaving, until ReleaseAccount. It belongs into the write that holds the
+// account itself.
+func (q *Queue) HoldAccount(tx *database.Tx, account int64) (held int, err error) {
+	return q.move(tx, account, Waiting, AccountHeld)
+}
+
+// ReleaseAccount lets it go on.
+func (q *Queue) ReleaseAccount(tx *database.Tx, account int64) (released int, err error) {
+	return q.move(tx, account, AccountHeld, Waiting)
+}
+
+func (q *Queue) move(tx *database.Tx, account int64, from, to State) (n int, err error) {
+	r, err := tx.Exec("UPDATE queue_recipients SET state = ? WHERE state = ? AND letter_id IN (SELECT id FROM queue_letters WHERE account_id = ?)", to, from, account)
+	if err != nil {
+		return 0, fmt.Errorf("queue: account %d: %w", account, err)
+	}
+	moved, err := r.RowsAffected()
+	if err != nil {
+		return 0, err
+	}
+	return int(moved), tx.Tell(changes)
+}
