@@ -93,6 +93,7 @@ func outside() *zone.Zone {
 		client.example. 60 IN TXT "v=spf1 ip4:127.0.0.0/8 -all"
 		_dmarc.client.example. 60 IN TXT "v=DMARC1; p=reject"
 		1.0.0.127.in-addr.arpa. 60 IN PTR client.example.
+		sink.example. 60 IN A 127.0.0.1
 	`)
 }
 
@@ -111,8 +112,8 @@ func newServer(t *testing.T, more ...string) *server {
 smtp = ["127.0.0.1:0"]
 pop3 = ["127.0.0.1:0"]
 pop3s = ["127.0.0.1:0"]
-submission = []
-submissions = []
+submission = ["127.0.0.1:0"]
+submissions = ["127.0.0.1:0"]
 http = []
 https = []
 admin = []

@@ -152,7 +152,7 @@ func TestWrongUsage(t *testing.T) {
 
 func TestHelpAndVersion(t *testing.T) {
 	for _, tc := range []struct{ args, says string }{
-		{"--help", "Receive mail and hand it out"},
+		{"--help", "Receive mail, hand it out and send it"},
 		{"account --help", "Give an account a new password."},
 		{"account device add --help", "--receive-only"},
 		{"resolve --help", "Exit status 0"},
