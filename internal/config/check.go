@@ -140,7 +140,7 @@ func (c *Config) Notes() (notes []string) {
 		}
 	}
 	if c.Alerts.To != "" {
-		notes = append(notes, "alerts.to is configured, but this version sends no mail")
+		notes = append(notes, "alerts.to is configured, but this version sends no alerts")
 	}
 	return notes
 }

@@ -114,7 +114,7 @@ func Default() *Config {
 	return &Config{
 		DataDir:  "/var/lib/postroom",
 		Database: "sqlite:postroom.db",
-		Listen:   Listen{SMTP: []string{":25"}, POP3: []string{":110"}, POP3S: []string{":995"}},
+		Listen:   Listen{SMTP: []string{":25"}, Submission: []string{":587"}, Submissions: []string{":465"}, POP3: []string{":110"}, POP3S: []string{":995"}},
 		TLS:      TLS{Source: "local"},
 		Limits: Limits{
 			MessageSize: 50 << 20, Recipients: 1000, Connections: 2000,

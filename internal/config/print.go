@@ -18,7 +18,7 @@ func (c *Config) Print(w io.Writer) error {
 	for _, s := range c.Listen.services() {
 		note := ""
 		switch s.name {
-		case "smtp", "pop3", "pop3s":
+		case "smtp", "submission", "submissions", "pop3", "pop3s":
 		default:
 			note = " # not served by this version"
 		}
