@@ -26,7 +26,8 @@ type sink struct {
 	mu      sync.Mutex // guards what follows
 	letters map[string][][]byte
 	tries   map[string]int
-	clear   int // letters that came in clear text
+	slow    time.Duration // before each final reply
+	clear   int           // letters that came in clear text
 }
 
 func startSink(t *testing.T) *sink {
@@ -85,6 +86,10 @@ func (x *sinkTransaction) Data(_ context.Context, body io.Reader) (smtpd.Reply, 
 	if err != nil {
 		return smtpd.Reply{}, err
 	}
+	x.mu.Lock()
+	slow := x.slow
+	x.mu.Unlock()
+	time.Sleep(slow)
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	for _, to := range x.to {
