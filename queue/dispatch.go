@@ -45,6 +45,7 @@ type dispatcher struct {
 	work    context.Context // of the attempts: it ends later than that of Run
 	stop    context.CancelFunc
 	fresh   []string // domains to be looked at first
+	named   []string // those of the last tick
 
 	again   bool   // something changed since the round began
 	inRound bool   // the round has not seen all domains
@@ -131,22 +132,28 @@ func (d *dispatcher) forget() {
 	}
 }
 
-// collect takes over what has come in and what has ended meanwhile.
+// collect takes over what has ended meanwhile.
 func (d *dispatcher) collect() {
 	for {
 		select {
 		case a := <-d.done:
 			d.ended(a)
 		default:
-			more, overflow := d.q.fresh.take()
-			if overflow || len(d.fresh) >= maxFresh {
-				d.again = true
-			} else {
-				d.fresh = append(d.fresh, more...)
-			}
 			return
 		}
 	}
+}
+
+// added takes over the domains of new letters. Those of the last time are looked at once more: a letter names its domain while it is
+// being written, and there is a tick after each write, so that one that was named too early is there at the next tick.
+func (d *dispatcher) added() {
+	named, overflow := d.q.fresh.take()
+	if overflow || len(d.fresh) >= maxFresh {
+		d.again = true
+	} else {
+		d.fresh = append(append(d.fresh, d.named...), named...)
+	}
+	d.named = named
 }
 
 // fill gives out free slots, and returns when it is to be called again at the latest.

@@ -108,6 +108,7 @@ func (q *Queue) Run(ctx context.Context) {
 			d.drain()
 			return
 		case <-added:
+			d.added()
 		case <-changed:
 			d.again = true
 		case a := <-d.done:

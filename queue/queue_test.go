@@ -492,3 +492,26 @@ func TestHold(t *testing.T) {
 		w.empty()
 	})
 }
+
+// TestNamedTooEarly: a domain that is named before its letter is there is looked at again after the next write.
+func TestNamedTooEarly(t *testing.T) {
+	q, err := New(Options{Hostname: "mail.example.org", DB: databasetest.Open(t), Store: &world{}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := newDispatcher(t.Context(), q)
+	q.fresh.add("one.example")
+	for i, want := range [][]string{{"one.example"}, {"one.example"}, nil} {
+		d.added()
+		if !slices.Equal(d.fresh, want) || d.again {
+			t.Errorf("tick %d: %q, want %q", i+1, d.fresh, want)
+		}
+		d.fresh = nil
+	}
+	for i := range maxFresh + 1 {
+		q.fresh.add(fmt.Sprint(i))
+	}
+	if d.added(); !d.again {
+		t.Error("more than are remembered, and no round")
+	}
+}
