@@ -49,9 +49,7 @@ type dispatcher struct {
 
 	again   bool   // something changed since the round began
 	inRound bool   // the round has not seen all domains
-	wrapped bool   // it is at its second part, which begins with the first domain
-	cursor  string // the domain that it saw last
-	end     string // where it ends
+	cursor  string // the domain that it saw last; the next round begins with the first one
 }
 
 // destination is what is remembered of where letters go: a domain, or a smarthost.
@@ -203,7 +201,7 @@ func (d *dispatcher) round(ctx context.Context) (more bool, err error) {
 		if !d.again {
 			return false, nil
 		}
-		d.again, d.inRound, d.wrapped, d.end = false, true, false, d.cursor
+		d.again, d.inRound = false, true
 	}
 	for range maxSeeks {
 		if !d.free() {
@@ -213,13 +211,9 @@ func (d *dispatcher) round(ctx context.Context) (more bool, err error) {
 		if err != nil {
 			return false, err
 		}
-		if domain == "" || d.wrapped && domain > d.end { // the last one, or the first one that it has seen
-			d.cursor, d.inRound = "", !d.wrapped && d.end != ""
-			d.wrapped = true
-			if !d.inRound {
-				return d.again, nil
-			}
-			continue
+		if domain == "" { // the last one was the last
+			d.cursor, d.inRound = "", false
+			return d.again, nil
 		}
 		d.cursor = domain
 		if next <= time.Now().UnixMilli() {
