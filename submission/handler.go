@@ -142,6 +142,11 @@ func (s *session) Mail(ctx context.Context, m smtpd.Mail) (smtpd.Transaction, er
 	case !valid:
 		return nil, &smtpd.Refusal{Reply: replyNoLonger}
 	}
+	return s.begin(ctx, m)
+}
+
+// begin begins a letter for the account.
+func (s *session) begin(ctx context.Context, m smtpd.Mail) (smtpd.Transaction, error) {
 	if err := s.mustHaveRoom(); err != nil {
 		return nil, err
 	}

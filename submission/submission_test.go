@@ -1,6 +1,7 @@
 package submission
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"crypto/tls"
@@ -292,5 +293,26 @@ func TestLimits(t *testing.T) {
 	w.send(login("anna@example.org") + mails("x@far.example", plain) + "S: 250 *")
 	if entries, _ := w.queued(); len(entries) != 5 || entries[0].State != queue.Waiting {
 		t.Errorf("%+v", entries)
+	}
+}
+
+// TestLineEnds: what programs on this machine write gets the line ends of mail.
+func TestLineEnds(t *testing.T) {
+	for in, want := range map[string]string{"": "", "a\nb": "a\r\nb", "a\r\nb\n": "a\r\nb\r\n", "a\rb": "a\r\nb", "\n\n": "\r\n\r\n", "a\r\r\n": "a\r\n\r\n", "a\r": "a\r\n"} {
+		for _, piece := range []int{1, 3, 100} {
+			r := &crlf{r: bufio.NewReader(strings.NewReader(in))}
+			var got []byte
+			buffer := make([]byte, piece)
+			for {
+				n, err := r.Read(buffer)
+				got = append(got, buffer[:n]...)
+				if err != nil {
+					break
+				}
+			}
+			if string(got) != want {
+				t.Errorf("%q in pieces of %d: %q, want %q", in, piece, got, want)
+			}
+		}
 	}
 }

@@ -19,17 +19,18 @@ const defaultConfig = "/etc/postroom/postroom.toml"
 type commandLine struct {
 	File string `name:"config" short:"c" placeholder:"FILE" default:"${config}" help:"Read the configuration from FILE (default: ${config})."`
 
-	Serve   serveCommand   `cmd:"" help:"Receive mail, hand it out and send it, until told to stop."`
-	Config  configCommand  `cmd:"" help:"Check or print the configuration."`
-	Domain  domainCommand  `cmd:"" help:"The domains that mail is received for."`
-	Account accountCommand `cmd:"" help:"The accounts that mail is kept for."`
-	Alias   aliasCommand   `cmd:"" help:"Addresses that lead to other addresses."`
-	Queue   queueCommand   `cmd:"" help:"Letters on their way to other servers."`
-	Dkim    dkimCommand    `cmd:"" name:"dkim" help:"The keys that mail is signed with."`
-	Relay   relayCommand   `cmd:"" help:"Smarthosts: servers that take mail to others for this one."`
-	Resolve resolveCommand `cmd:"" help:"Show where mail for an address goes. Exit status 0: it is accepted, 1: refused."`
-	Demo    demoCommand    `cmd:"" help:"Show the whole server at work on this machine: no root, no DNS, no certificate."`
-	Version versionCommand `cmd:"" help:"Print the version."`
+	Serve    serveCommand    `cmd:"" help:"Receive mail, hand it out and send it, until told to stop."`
+	Config   configCommand   `cmd:"" help:"Check or print the configuration."`
+	Domain   domainCommand   `cmd:"" help:"The domains that mail is received for."`
+	Account  accountCommand  `cmd:"" help:"The accounts that mail is kept for."`
+	Alias    aliasCommand    `cmd:"" help:"Addresses that lead to other addresses."`
+	Queue    queueCommand    `cmd:"" help:"Letters on their way to other servers."`
+	Dkim     dkimCommand     `cmd:"" name:"dkim" help:"The keys that mail is signed with."`
+	Relay    relayCommand    `cmd:"" help:"Smarthosts: servers that take mail to others for this one."`
+	Sendmail sendmailCommand `cmd:"" help:"Hand in a letter from standard input, for programs on this machine that call sendmail."`
+	Resolve  resolveCommand  `cmd:"" help:"Show where mail for an address goes. Exit status 0: it is accepted, 1: refused."`
+	Demo     demoCommand     `cmd:"" help:"Show the whole server at work on this machine: no root, no DNS, no certificate."`
+	Version  versionCommand  `cmd:"" help:"Print the version."`
 }
 
 // program is what every command gets: the world outside of it.
