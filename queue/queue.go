@@ -114,7 +114,7 @@ func (q *Queue) Run(ctx context.Context) {
 		case a := <-d.done:
 			d.ended(a)
 		case <-timer.C:
-			d.again = true
+			d.again = d.again || !d.inRound // a round that was interrupted goes on, and is not begun anew for that
 		}
 		d.collect()
 		timer.Reset(d.fill(ctx))
