@@ -23,7 +23,7 @@ func TestSeal(t *testing.T) {
 		if got, err := s.Open(sealed); err != nil || !bytes.Equal(got, plain) {
 			t.Errorf("%d octets: got %d, %v", len(plain), len(got), err)
 		}
-		if len(plain) > 0 && bytes.Contains(sealed, plain) {
+		if len(plain) > 8 && bytes.Contains(sealed, plain) { // a single octet is there by chance
 			t.Error("it is not sealed")
 		}
 		if _, err := k.For("tls").Open(sealed); !errors.Is(err, ErrSealed) {
