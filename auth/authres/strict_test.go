@@ -62,8 +62,10 @@ func strictRead(body string) ([]string, error) {
 
 // flatten unfolds body and puts one blank in the place of each blank outside of quotes and of each comment.
 func flatten(body string) (string, error) {
-	if strings.Contains(body, "\\\r\n") {
-		return "", errors.New("folded behind a backslash") // which can quote no CR: RFC 5322 section 3.2.1
+	for before, rest, more := strings.Cut(body, "\r\n"); more; before, rest, more = strings.Cut(rest, "\r\n") {
+		if slashes := len(before) - len(strings.TrimRight(before, "\\")); slashes%2 == 1 {
+			return "", errors.New("folded behind a backslash") // which can quote no CR: RFC 5322 section 3.2.1
+		}
 	}
 	body = strings.NewReplacer("\r\n\t", "\t", "\r\n ", " ").Replace(body)
 	var b strings.Builder
