@@ -5,20 +5,16 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"sync"
-	"time"
 
 	"github.com/postroom/postroom/accounts"
 	"github.com/postroom/postroom/auth"
 	"github.com/postroom/postroom/internal/addr"
 	"github.com/postroom/postroom/internal/database"
+	"github.com/postroom/postroom/internal/limit"
 	"github.com/postroom/postroom/internal/maillog"
 	"github.com/postroom/postroom/mailbox"
 	"github.com/postroom/postroom/smtpd"
 )
-
-// freeSpaceFor is how long an answer about the disk counts.
-const freeSpaceFor = time.Second
 
 // Options are what a handler works with. Reserve is in octets; below it, mail from outside is told to come back.
 type Options struct {
@@ -35,7 +31,7 @@ type Options struct {
 // Handler receives mail from the outside. It is the smtpd.Handler of port 25.
 type Handler struct {
 	Options
-	disk diskReserve
+	disk limit.Reserve
 }
 
 // New returns a handler.
@@ -46,7 +42,7 @@ func New(o Options) (*Handler, error) {
 	case o.Log == nil:
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Handler{Options: o, disk: diskReserve{free: o.DB.FreeSpace, reserve: o.Reserve}}, nil
+	return &Handler{Options: o, disk: limit.Reserve{Free: o.DB.FreeSpace, Octets: o.Reserve}}, nil
 }
 
 // Connect begins a session. Everybody may connect.
@@ -70,7 +66,7 @@ func (s *session) Close() {}
 
 // Mail begins a letter, where there is room for one.
 func (s *session) Mail(_ context.Context, m smtpd.Mail) (smtpd.Transaction, error) {
-	room, err := s.h.disk.room()
+	room, err := s.h.disk.Room()
 	switch {
 	case err != nil:
 		return nil, fmt.Errorf("inbound: free space: %w", err)
@@ -104,30 +100,4 @@ func (t *transaction) Rcpt(ctx context.Context, r smtpd.Rcpt) error {
 func (t *transaction) refuse(to addr.Path, reply smtpd.Reply) error {
 	t.log.Info(maillog.Refused, maillog.From, t.mail.From.String(), maillog.To, to.String(), maillog.Reply, reply.String())
 	return &smtpd.Refusal{Reply: reply}
-}
-
-// diskReserve asks how much room there is, at most once a second.
-type diskReserve struct {
-	free    func() (int64, error)
-	reserve int64
-
-	mu    sync.Mutex // guards what follows
-	asked time.Time
-	full  bool
-}
-
-func (d *diskReserve) room() (bool, error) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.reserve <= 0 {
-		return true, nil
-	}
-	if now := time.Now(); d.asked.IsZero() || now.Sub(d.asked) >= freeSpaceFor {
-		free, err := d.free()
-		if err != nil {
-			return false, err
-		}
-		d.asked, d.full = now, free < d.reserve
-	}
-	return !d.full, nil
 }

@@ -2,7 +2,6 @@ package inbound
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -19,6 +18,7 @@ import (
 	"github.com/postroom/postroom/internal/addr"
 	"github.com/postroom/postroom/internal/database"
 	"github.com/postroom/postroom/internal/database/databasetest"
+	"github.com/postroom/postroom/internal/limit"
 	"github.com/postroom/postroom/internal/maillog"
 	"github.com/postroom/postroom/internal/mailtest"
 	"github.com/postroom/postroom/internal/message"
@@ -267,37 +267,11 @@ func closedDB(t *testing.T) *database.DB {
 	return db
 }
 
-// TestDiskReserve shows that mail is told to come back below the reserve, and taken again above it.
+// TestDiskReserve shows that mail is told to come back below the reserve.
 func TestDiskReserve(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		free, asked := int64(999), 0
-		d := &diskReserve{reserve: 1000, free: func() (int64, error) { asked++; return free, nil }}
-		for _, step := range []struct {
-			free  int64
-			wait  time.Duration
-			room  bool
-			asked int
-		}{
-			{999, 0, false, 1},
-			{5000, 0, false, 1}, // the answer counts for a second
-			{5000, freeSpaceFor, true, 2},
-			{0, freeSpaceFor, false, 3},
-		} {
-			time.Sleep(step.wait)
-			free = step.free
-			if room, err := d.room(); room != step.room || err != nil || asked != step.asked {
-				t.Errorf("%+v: room %t, %v, asked %d times", step, room, err, asked)
-			}
-		}
-		broken := &diskReserve{reserve: 1, free: func() (int64, error) { return 0, errors.New("no answer") }}
-		if _, err := broken.room(); err == nil {
-			t.Error("an error is room")
-		}
-		if room, err := (&diskReserve{}).room(); !room || err != nil {
-			t.Error("without a reserve there is always room")
-		}
 		w := newWorld(t)
-		w.handler.disk = diskReserve{reserve: 1000, free: func() (int64, error) { return 0, nil }}
+		w.handler.disk = limit.Reserve{Octets: 1000, Free: func() (int64, error) { return 0, nil }}
 		w.send("C! \"EHLO c\\r\\nMAIL FROM:<a@b.example>\\r\\n\"\nS~ 452 4.3.1 *")
 	})
 }

@@ -289,7 +289,10 @@ func (s *settlement) log() {
 		case bounced:
 			event = maillog.Bounced
 		}
-		s.q.Log.Info(event, maillog.Service, "queue", maillog.Msg, s.letter.ID, maillog.From, s.letter.From.String(), maillog.To, r.To.String(), maillog.Reply, r.Reply,
-			"host", r.Host, maillog.Addr, r.Address, "tls", r.TLS, "policy", r.Policy, "attempts", r.Attempts, "next", r.next)
+		log := s.q.Log.With(maillog.Service, "queue", maillog.Msg, s.letter.ID, maillog.From, s.letter.From.String(), maillog.To, r.To.String())
+		if r.fate == stays {
+			log = log.With("next", r.next)
+		}
+		log.Info(event, maillog.Reply, r.Reply, "host", r.Host, maillog.Addr, r.Address, "tls", r.TLS, "policy", r.Policy, "attempts", r.Attempts)
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"github.com/postroom/postroom/accounts"
 	"github.com/postroom/postroom/internal/addr"
 	"github.com/postroom/postroom/internal/database"
+	"github.com/postroom/postroom/internal/limit"
 	"github.com/postroom/postroom/internal/maillog"
 	"github.com/postroom/postroom/internal/wire"
 	"github.com/postroom/postroom/mailbox"
@@ -36,7 +37,10 @@ type Options struct {
 }
 
 // Handler takes letters from the owners of accounts. It is the smtpd.Handler of the submission ports.
-type Handler struct{ Options }
+type Handler struct {
+	Options
+	disk limit.Reserve
+}
 
 // New returns a handler.
 func New(o Options) (*Handler, error) {
@@ -49,7 +53,7 @@ func New(o Options) (*Handler, error) {
 	if o.Limits == (accounts.SendingLimits{}) {
 		o.Limits = accounts.DefaultSendingLimits
 	}
-	return &Handler{o}, nil
+	return &Handler{Options: o, disk: limit.Reserve{Free: o.DB.FreeSpace, Octets: o.Reserve}}, nil
 }
 
 // Connect begins a session. Everybody may connect, and nobody may send before a login.
@@ -147,8 +151,13 @@ func (s *session) Mail(ctx context.Context, m smtpd.Mail) (smtpd.Transaction, er
 
 // begin begins a letter for the account.
 func (s *session) begin(ctx context.Context, m smtpd.Mail) (smtpd.Transaction, error) {
-	if err := s.mustHaveRoom(); err != nil {
-		return nil, err
+	room, err := s.h.disk.Room()
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("submission: free space: %w", err)
+	case !room:
+		s.log.Warn("below the disk reserve", "reserve", s.h.Reserve)
+		return nil, &smtpd.Refusal{Reply: replyDiskReserve}
 	}
 	if !m.From.Null {
 		may, err := s.maySendAs(ctx, m.From.Address)
@@ -168,20 +177,4 @@ func (s *session) maySendAs(ctx context.Context, a addr.Address) (bool, error) {
 		return false, nil
 	}
 	return s.h.Accounts.MaySendAs(ctx, s.login.AccountID, a)
-}
-
-// mustHaveRoom refuses while the disk is below its reserve.
-func (s *session) mustHaveRoom() error {
-	if s.h.Reserve <= 0 {
-		return nil
-	}
-	free, err := s.h.DB.FreeSpace()
-	if err != nil {
-		return fmt.Errorf("submission: free space: %w", err)
-	}
-	if free < s.h.Reserve {
-		s.log.Warn("below the disk reserve", "reserve", s.h.Reserve)
-		return &smtpd.Refusal{Reply: replyDiskReserve}
-	}
-	return nil
 }

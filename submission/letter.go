@@ -93,33 +93,41 @@ func (t *transaction) complete(l *letter) {
 	if l.header.Count("Message-ID") == 0 {
 		l.fields = fmt.Appendf(l.fields, "Message-ID: <%s@%s>\r\n", l.id, l.author.ASCII())
 	}
-	l.trace = message.Received{
-		Private: true, By: t.h.Hostname, ID: l.id, With: message.With(true, true, true, t.mail.UTF8), For: t.recipients, Time: l.now,
-	}.Append(nil)
+	with := "" // a program on this machine
+	if t.client.TLS != nil {
+		with = message.With(true, true, true, t.mail.UTF8)
+	}
+	l.trace = message.Received{Private: true, By: t.h.Hostname, ID: l.id, With: with, For: t.recipients, Time: l.now}.Append(nil)
 }
 
-// sign signs what leaves, with all keys of the author's domain.
-func (t *transaction) sign(ctx context.Context, l *letter) error {
-	active, err := t.h.Accounts.SigningKeys(ctx, l.author)
-	if err != nil {
-		return err
+// sign signs what leaves.
+func (t *transaction) sign(ctx context.Context, l *letter) (err error) {
+	l.signed, err = Sign(ctx, t.h.Accounts, l.author, func() io.Reader {
+		content, _ := l.unsigned()
+		return content
+	})
+	if err == nil && len(l.signed) == 0 {
+		t.log.Warn("not signed: the domain has no key", maillog.Msg, l.id, "domain", l.author.ASCII())
+	}
+	return err
+}
+
+// Sign returns the signatures of a letter, one with each key of the domain that is in use; none where there is no key. open gives the
+// letter from its beginning.
+func Sign(ctx context.Context, a *accounts.Service, domain addr.Domain, open func() io.Reader) (fields []byte, err error) {
+	active, err := a.SigningKeys(ctx, domain)
+	if err != nil || len(active) == 0 {
+		return nil, err
 	}
 	keys := make([]dkim.SigningKey, len(active))
 	for i, k := range active {
-		keys[i] = dkim.SigningKey{Domain: l.author.ASCII(), Selector: k.Selector, Key: k.Key}
+		keys[i] = dkim.SigningKey{Domain: domain.ASCII(), Selector: k.Selector, Key: k.Key}
 	}
-	if len(keys) == 0 {
-		t.log.Warn("not signed: the domain has no key", maillog.Msg, l.id, "domain", l.author.ASCII())
-		return nil
-	}
-	content, _ := l.unsigned()
-	header, err := message.ReadHeader(content, message.HeaderLimits{})
+	header, err := message.ReadHeader(open(), message.HeaderLimits{})
 	if err != nil {
-		return err
+		return nil, err
 	}
-	content, _ = l.unsigned()
-	l.signed, err = dkim.Sign(content, header, keys...)
-	return err
+	return dkim.Sign(open(), header, keys...)
 }
 
 // unsigned is the letter with what was missing, and without what must not leave: Bcc (RFC 5322 section 3.6.3), and

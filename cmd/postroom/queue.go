@@ -61,7 +61,7 @@ func (p *program) withQueue(ctx context.Context, f *queueFilter, all bool, fn fu
 		if err != nil {
 			return err
 		}
-		q, err := queue.New(queue.Options{Hostname: c.Hostname, DB: s.db, Store: held{s}})
+		q, err := queue.New(queue.Options{Hostname: c.Hostname, DB: s.db, Store: queueStore{s}})
 		if err != nil {
 			return err
 		}

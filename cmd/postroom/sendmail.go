@@ -58,7 +58,7 @@ func (c *sendmailCommand) Run(ctx context.Context, p *program) error {
 		if err != nil {
 			return err
 		}
-		q, err := queue.New(queue.Options{Hostname: conf.Hostname, DB: s.db, Store: held{s}})
+		q, err := queue.New(queue.Options{Hostname: conf.Hostname, DB: s.db, Store: queueStore{s}})
 		if err != nil {
 			return err
 		}

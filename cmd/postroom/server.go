@@ -159,7 +159,7 @@ func (s *server) assemble(ctx context.Context, spool string) error {
 		Hostname: c.Hostname, Resolver: s.dns, DB: s.stores.db, Sealer: s.stores.key.For("relay"), Log: s.log,
 	})
 	s.queue, err = queue.New(queue.Options{
-		Hostname: c.Hostname, DB: s.stores.db, Deliverer: s.deliverer, Store: held{s.stores}, Signer: held{s.stores}, Log: s.log,
+		Hostname: c.Hostname, DB: s.stores.db, Deliverer: s.deliverer, Store: queueStore{s.stores}, Signer: queueStore{s.stores}, Log: s.log,
 	})
 	if err != nil {
 		return err

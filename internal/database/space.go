@@ -14,9 +14,7 @@ func (db *DB) FreeSpace() (int64, error) {
 		return 0, fmt.Errorf("free space of %s: %w", db.dir, err)
 	}
 	var pages, size int64
-	err := db.Read(db.readers.ctx, func(tx *Tx) error {
-		return tx.QueryRow("SELECT freelist_count, page_size FROM pragma_freelist_count, pragma_page_size").Scan(&pages, &size)
-	})
+	err := db.ReadRow(db.readers.ctx, "SELECT freelist_count, page_size FROM pragma_freelist_count, pragma_page_size", nil, &pages, &size)
 	if err != nil {
 		return 0, fmt.Errorf("free pages: %w", err)
 	}
