@@ -149,6 +149,31 @@ func (s *Service) RotateDKIM(ctx context.Context, name addr.Domain) error {
 	}))
 }
 
+// DomainsByKey lists the domains that have keys in a state.
+func (s *Service) DomainsByKey(ctx context.Context, state KeyState) (all []addr.Domain, err error) {
+	err = s.db.Read(ctx, func(tx *database.Tx) error {
+		all = nil
+		rows, err := tx.Query("SELECT DISTINCT name FROM dkim_keys JOIN domains ON domains.id = domain_id WHERE state = ? ORDER BY name", state)
+		if err != nil {
+			return err
+		}
+		defer rows.Close()
+		for rows.Next() {
+			var name string
+			if err := rows.Scan(&name); err != nil {
+				return err
+			}
+			d, err := addr.ParseDomain(name)
+			if err != nil {
+				return err
+			}
+			all = append(all, d)
+		}
+		return rows.Err()
+	})
+	return all, wrap("list domains by key", err)
+}
+
 func countKeys(tx *database.Tx, domain int64, state KeyState) (n int, err error) {
 	err = tx.QueryRow("SELECT count(*) FROM dkim_keys WHERE domain_id = ? AND state = ?", domain, state).Scan(&n)
 	return n, err

@@ -1,3 +1,3 @@
-// Package dnscheck knows the DNS records that a mail domain needs, compares them with what is published, and says
-// in one line how to mend each difference. It does not exist yet beyond this description: the README says so.
+// Package dnscheck knows the DNS records that a mail domain needs, and compares them with what is published. So far these are the
+// DKIM keys: new ones sign only once the world can see them. The rest does not exist yet: the README says so.
 package dnscheck

@@ -55,6 +55,32 @@ func parseKey(record string, s Signature, known *Keys) (key, error) {
 	return k, k.readPublic(tags, known)
 }
 
+// Published tells whether the TXT records of a selector let everybody verify what the key with this public part signs. The error says
+// what hinders it. algorithm is as in a=, public as in p=.
+func Published(records []string, algorithm, public string) error {
+	switch len(records) {
+	case 0:
+		return permanent("there is no record")
+	case 1:
+	default:
+		return permanent("there are %d records", len(records)) // RFC 6376 section 3.6.2.2: the result is undefined
+	}
+	k, err := parseKey(records[0], Signature{Algorithm: algorithm}, nil)
+	if err != nil {
+		return err
+	}
+	tags, _ := parseTags(records[0]) // which parseKey read
+	switch {
+	case tags["p"] != public && strings.HasPrefix(public, tags["p"]):
+		return permanent("the key record is cut off")
+	case tags["p"] != public:
+		return permanent("the record is that of another key")
+	case k.testing:
+		return permanent("the record says t=y: the key is only tested")
+	}
+	return nil
+}
+
 // judge checks what the record says the key is for.
 func (k key) judge(tags map[string]string, s Signature) error {
 	algorithm, hash, _ := strings.Cut(s.Algorithm, "-")

@@ -105,4 +105,20 @@ func TestRelayAndKeys(t *testing.T) {
 	if lines := strings.Split(strings.TrimSpace(zone), "\n"); len(lines) != 2 || !strings.Contains(lines[0], `" "`) || strings.Contains(lines[1], `" "`) {
 		t.Errorf("%s", zone)
 	}
+	r := in.try("", "dkim", "rotate", "example.org")
+	if r.status != statusDone || strings.Count(r.stdout, "._domainkey.example.org. 3600 IN TXT") != 2 || !strings.Contains(r.stderr, "once all name servers") {
+		t.Errorf("%+v", r)
+	}
+	if in.read(&keys, "dkim", "list", "example.org"); len(keys) != 4 || keys[0].State != "active" || keys[3].State != "new" {
+		t.Errorf("%+v", keys)
+	}
+	if r := in.try("", "dkim", "rotate", "example.org"); r.status != statusUnsure || !strings.Contains(r.stderr, "could not be asked") {
+		t.Errorf("%+v", r)
+	}
+	if lines := strings.Count(in.must("", "dkim", "export", "example.org"), "\n"); lines != 4 {
+		t.Errorf("%d records are exported", lines)
+	}
+	if r := in.try("", "dkim", "rotate", "nobody.example"); r.status != statusNo {
+		t.Errorf("%+v", r)
+	}
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/postroom/postroom/accounts"
 	"github.com/postroom/postroom/auth"
 	"github.com/postroom/postroom/delivery"
+	"github.com/postroom/postroom/dnscheck"
 	"github.com/postroom/postroom/inbound"
 	"github.com/postroom/postroom/internal/config"
 	"github.com/postroom/postroom/internal/limit"
@@ -218,6 +219,7 @@ func (s *server) Start(ctx context.Context) {
 	s.running.Go(func() { s.purge(ctx) })
 	s.running.Go(func() { s.queue.Run(ctx) })
 	s.running.Go(func() { s.deliverer.Run(ctx) })
+	s.running.Go(func() { (&dnscheck.Keys{Accounts: s.stores.accounts, DNS: s.dns, Log: s.log}).Run(ctx) })
 }
 
 // serve runs one port. One that fails ends the server: an operator sees that, and a silent port is seen by nobody.

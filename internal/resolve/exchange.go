@@ -69,7 +69,7 @@ func (r *Resolver) exchange(ctx context.Context, k key) (*dns.Msg, *Error) {
 	failure := k.fail(ErrTimeout, "")
 	for range rounds {
 		for _, server := range r.servers.order() {
-			reply, err := r.try(ctx, server, k)
+			reply, err := r.try(ctx, server, k, true)
 			if err == nil {
 				r.servers.mark(server, false)
 				return reply, nil
@@ -87,12 +87,12 @@ func (r *Resolver) exchange(ctx context.Context, k key) (*dns.Msg, *Error) {
 	return nil, failure
 }
 
-// try asks one server, over TCP too where the reply does not fit into a datagram.
-func (r *Resolver) try(ctx context.Context, server netip.AddrPort, k key) (*dns.Msg, *Error) {
+// try asks one server, over TCP too where the reply does not fit into a datagram. recurse: it is to find out what it does not know.
+func (r *Resolver) try(ctx context.Context, server netip.AddrPort, k key, recurse bool) (*dns.Msg, *Error) {
 	ctx, cancel := context.WithTimeout(ctx, tryTimeout)
 	defer cancel()
 	for _, tcp := range []bool{false, true} {
-		reply, err := r.Exchange.Exchange(ctx, server, newQuery(k), tcp)
+		reply, err := r.Exchange.Exchange(ctx, server, newQuery(k, recurse), tcp)
 		switch {
 		case err != nil && (ctx.Err() != nil || isTimeout(err)):
 			return nil, k.fail(ErrTimeout, server.String())
@@ -117,9 +117,10 @@ func isTimeout(err error) bool {
 	return ok && n.Timeout()
 }
 
-func newQuery(k key) *dns.Msg {
+func newQuery(k key, recurse bool) *dns.Msg {
 	q := new(dns.Msg)
 	q.SetQuestion(dns.Fqdn(k.name), k.qtype)
+	q.RecursionDesired = recurse
 	q.SetEdns0(udpSize, false)
 	q.AuthenticatedData = true // RFC 6840 section 5.7: we want to know
 	return q

@@ -22,12 +22,13 @@ const (
 
 // Options are a resolver's surroundings. Only Servers is required.
 type Options struct {
-	Servers      []netip.AddrPort
-	TrustAD      bool          // the AD bit of these servers counts: only where the way to them is safe
-	Timeout      time.Duration // of a whole look-up
-	CacheEntries int
-	Exchange     Exchanger // nil: the network
-	Log          *slog.Logger
+	Servers       []netip.AddrPort
+	TrustAD       bool          // the AD bit of these servers counts: only where the way to them is safe
+	Timeout       time.Duration // of a whole look-up
+	CacheEntries  int
+	Exchange      Exchanger // nil: the network
+	AuthorityPort uint16    // of authoritative servers: 53
+	Log           *slog.Logger
 }
 
 // Resolver answers questions to the DNS. It may be used by many goroutines.
@@ -83,6 +84,9 @@ func New(o Options) (*Resolver, error) {
 	}
 	if o.CacheEntries <= 0 {
 		o.CacheEntries = defaultEntries
+	}
+	if o.AuthorityPort == 0 {
+		o.AuthorityPort = 53
 	}
 	if o.Exchange == nil {
 		o.Exchange = network{}

@@ -18,7 +18,11 @@ type MX struct {
 // TXT returns the TXT records of a name, the strings of each joined.
 func (r *Resolver) TXT(ctx context.Context, name string) ([]string, error) {
 	a, err := r.Lookup(ctx, name, dns.TypeTXT)
-	var all []string
+	return a.TXT(), err
+}
+
+// TXT is what the TXT records among those found say, the strings of each joined.
+func (a Answer) TXT() (all []string) {
 	for _, rr := range a.Records {
 		if txt, ok := rr.(*dns.TXT); ok {
 			var b strings.Builder
@@ -28,7 +32,12 @@ func (r *Resolver) TXT(ctx context.Context, name string) ([]string, error) {
 			all = append(all, b.String())
 		}
 	}
-	return all, err
+	return all
+}
+
+// AuthoritativeTXT is Authoritative for TXT records.
+func (r *Resolver) AuthoritativeTXT(ctx context.Context, name string) ([]Testimony, error) {
+	return r.Authoritative(ctx, name, dns.TypeTXT)
 }
 
 // A returns the IPv4 addresses of a name.

@@ -185,6 +185,7 @@ func (z *Zone) answer(query *dns.Msg, tcp bool) (*dns.Msg, Fault) {
 	reply := new(dns.Msg)
 	reply.SetReply(query)
 	reply.RecursionAvailable, reply.Compress = true, true
+	reply.Authoritative = !query.RecursionDesired // as the server of every zone, when it is asked as one
 	if len(query.Question) != 1 {
 		reply.Rcode = dns.RcodeFormatError
 		return reply, None
