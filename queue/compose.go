@@ -7,19 +7,8 @@ import (
 	"strings"
 	"time"
 
-	"github.com/postroom/postroom/internal/addr"
 	"github.com/postroom/postroom/internal/message"
 )
-
-// from is the author of a notice: postmaster of the sender's domain, or of this host.
-func (n notice) from() addr.Address {
-	for _, domain := range []string{n.to.Address.Domain.ASCII(), n.hostname} {
-		if a, err := addr.Parse("postmaster@" + domain); domain != "" && err == nil {
-			return a
-		}
-	}
-	return addr.Address{}
-}
 
 // wide tells whether the notice has octets beyond ASCII: only where the letter had them in its addresses or header.
 func (n notice) wide() bool { return n.letter.UTF8 }
@@ -50,9 +39,9 @@ func (n notice) compose() []byte {
 	boundary := "=_" + n.id.String()
 	to := n.to.Address.String()
 	if n.to.Postmaster {
-		to = n.from().String()
+		to = n.from.String()
 	}
-	fmt.Fprintf(&b, "From: Mail delivery <%s>\r\nTo: <%s>\r\nSubject: %s: %s\r\nDate: %s\r\nMessage-ID: <%s@%s>\r\n", n.from(), to, subject[n.kind], n.title(),
+	fmt.Fprintf(&b, "From: Mail delivery <%s>\r\nTo: <%s>\r\nSubject: %s: %s\r\nDate: %s\r\nMessage-ID: <%s@%s>\r\n", n.from, to, subject[n.kind], n.title(),
 		n.now.Format(time.RFC1123Z), n.id, n.hostname)
 	b.WriteString("Auto-Submitted: auto-replied\r\nMIME-Version: 1.0\r\n") // RFC 3834 section 3.1.7
 	var parts bytes.Buffer

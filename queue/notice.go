@@ -28,9 +28,9 @@ func (s *settlement) notices(ctx context.Context) (all []func(*database.Tx) erro
 		if err != nil {
 			return nil, err
 		}
-		n := notice{id: message.NewID(), kind: kind, hostname: s.q.Hostname, to: to, letter: s.letter.Letter, about: about, original: original,
-			now: s.now, giveUp: s.letter.Created.Add(s.q.GiveUp)}
-		deliver, err := s.q.send(ctx, n)
+		n := notice{id: message.NewID(), kind: kind, hostname: s.q.Hostname, from: s.q.postmaster(to.Address.Domain), to: to, letter: s.letter.Letter,
+			about: about, original: original, now: s.now, giveUp: s.letter.Created.Add(s.q.GiveUp)}
+		deliver, err := s.q.send(ctx, mail{n.id, n.from, n.to, n.compose(), n.wide(), n.now})
 		if err != nil {
 			return nil, err
 		}
@@ -85,37 +85,58 @@ func (s *settlement) original(ctx context.Context) ([]byte, error) {
 	return octets, err
 }
 
-// send makes a notice ready: for a mailbox here, or for the queue. It returns what keeps it inside a write.
-func (q *Queue) send(ctx context.Context, n notice) (deliver func(*database.Tx) error, err error) {
-	content := n.compose()
-	deliver, found, err := q.Store.Keep(ctx, n.id, n.to, content)
+// mail is a letter of our own: a notice or an alert.
+type mail struct {
+	id      message.ID
+	from    addr.Address
+	to      addr.Path
+	content []byte
+	wide    bool // it needs SMTPUTF8
+	now     time.Time
+}
+
+// postmaster is the author of our own letters: postmaster of a domain, or of this host.
+func (q *Queue) postmaster(domain addr.Domain) addr.Address {
+	for _, name := range []string{domain.ASCII(), q.Hostname} {
+		if a, err := addr.Parse("postmaster@" + name); name != "" && err == nil {
+			return a
+		}
+	}
+	return addr.Address{}
+}
+
+// send makes a letter of our own ready: for a mailbox here, or for the queue. It returns what keeps it inside a write; nothing where
+// nobody gets it.
+func (q *Queue) send(ctx context.Context, m mail) (deliver func(*database.Tx) error, err error) {
+	deliver, found, err := q.Store.Keep(ctx, m.id, m.to, m.content)
 	switch {
 	case err != nil:
 		return nil, err
 	case found:
 		return deliver, nil
-	case n.to.Postmaster:
-		q.Log.Error("a notice reaches nobody: there is no postmaster", maillog.Msg, n.letter.ID)
+	case m.to.Postmaster:
+		q.Log.Error("a letter of the server reaches nobody: there is no postmaster", maillog.Msg, m.id)
 		return nil, nil
 	}
+	content := m.content
 	if q.Signer != nil {
-		fields, err := q.Signer.Sign(ctx, n.from().Domain, content)
+		fields, err := q.Signer.Sign(ctx, m.from.Domain, content)
 		if err != nil {
 			return nil, err
 		}
 		content = append(fields, content...)
 	}
-	hold, err := q.Store.Hold(ctx, n.id, content)
+	hold, err := q.Store.Hold(ctx, m.id, content)
 	if err != nil {
 		return nil, err
 	}
-	l := Letter{ID: n.id, From: addr.Path{Null: true}, Size: int64(len(content)), EightBit: !isASCII(content), UTF8: n.wide(), Created: n.now}
+	l := Letter{ID: m.id, From: addr.Path{Null: true}, Size: int64(len(content)), EightBit: !isASCII(content), UTF8: m.wide, Created: m.now}
 	return func(tx *database.Tx) error {
 		blob, err := hold(tx)
 		if err != nil {
 			return err
 		}
-		return q.Add(tx, l, blob, []Recipient{{To: n.to}})
+		return q.Add(tx, l, blob, []Recipient{{To: m.to}})
 	}, nil
 }
 
@@ -133,6 +154,7 @@ type notice struct {
 	id       message.ID
 	kind     noticeKind
 	hostname string
+	from     addr.Address
 	to       addr.Path
 	letter   Letter
 	about    []result

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/postroom/postroom/internal/addr"
 	"github.com/postroom/postroom/internal/database"
 )
 
@@ -18,7 +19,8 @@ type Options struct {
 	DB        *database.DB
 	Deliverer Deliverer
 	Store     Store
-	Signer    Signer // of notices that leave; nil: they are not signed
+	Signer    Signer       // of notices that leave; nil: they are not signed
+	AlertsTo  addr.Address // who gets alerts besides postmaster; zero: nobody
 	Log       *slog.Logger
 
 	Slots   int           // letters that are being handed over at one moment: 256
@@ -32,6 +34,7 @@ type Options struct {
 type Queue struct {
 	Options
 	fresh fresh
+	told  told
 }
 
 // New returns a queue.

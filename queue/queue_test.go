@@ -392,7 +392,10 @@ func TestBadRow(t *testing.T) {
 			t.Errorf("%d were sent", n)
 		}
 		if n := strings.Count(w.log.String(), "level=ERROR"); n != 3 {
-			t.Errorf("%d alerts: %s", n, w.log.String())
+			t.Errorf("%d errors are logged: %s", n, w.log.String())
+		}
+		if box := w.boxes["<postmaster>"]; len(box) != 1 || !strings.Contains(box[0], "Subject: [postroom] A letter in the queue is set aside\r\n") {
+			t.Errorf("postmaster has %q", box)
 		}
 	})
 }

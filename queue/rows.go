@@ -195,10 +195,18 @@ func readLetter(tx *database.Tx, row int64) (l queued, err error) {
 // setAside keeps a recipient that cannot be tried from stopping the others. An operator decides what becomes of it.
 func (q *Queue) setAside(ctx context.Context, row int64, why error) error {
 	q.Log.Error("a recipient in the queue is set aside: see `postroom queue show`, then release or drop it", "row", row, maillog.Err, why)
+	q.Alert(ctx, Alert{Title: "A letter in the queue is set aside", Text: "It cannot be read, or trying it failed in a way that nobody foresaw: " + first(why) +
+		"\nThe others go on. `postroom queue list` shows it; `postroom queue release` has it tried again, `postroom queue drop` gives it up."})
 	return q.DB.Write(ctx, func(tx *database.Tx) error {
 		_, err := tx.Exec("UPDATE queue_recipients SET state = ?, reason = ? WHERE id = ?", Aside, fmt.Sprint(why), row)
 		return err
 	})
+}
+
+// first is the first line of an error; that of a panic has many.
+func first(err error) string {
+	line, _, _ := strings.Cut(err.Error(), "\n")
+	return line
 }
 
 // HoldAccount keeps what an account has in the queue from leaving, until ReleaseAccount. It belongs into the write that holds the

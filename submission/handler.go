@@ -17,10 +17,11 @@ import (
 	"github.com/postroom/postroom/smtpd"
 )
 
-// Queue is where letters to other servers go. Both methods belong into a write.
+// Queue is where letters to other servers go. Add and HoldAccount belong into a write, Alert does not.
 type Queue interface {
 	Add(tx *database.Tx, l queue.Letter, blob int64, to []queue.Recipient) error
 	HoldAccount(tx *database.Tx, account int64) (held int, err error)
+	Alert(ctx context.Context, a queue.Alert)
 }
 
 // Options are what a handler works with. Reserve is in octets.

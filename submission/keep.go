@@ -96,7 +96,20 @@ func (t *transaction) hold(ctx context.Context, over *overLimit) error {
 	}
 	t.log.Error("sending is on hold: an account sends too much, its password may be in wrong hands", "address", t.login.Address,
 		"device", t.login.Device, "reason", over.reason, "held", held)
+	t.h.Queue.Alert(ctx, queue.Alert{Domain: t.mail.From.Domain, Title: "Sending is on hold for " + t.login.Address, Text: fmt.Sprintf(
+		"The account sends too much (%s); its password may be in wrong hands.\nThe last letter came from %s, with %s, for %d recipients. It was not taken.\n"+
+			"%d recipients in the queue wait, and nothing bounced.\n\nLook at them: postroom queue list --account %[6]s\n"+
+			"If it was not the owner: postroom account password %[6]s, then postroom queue drop --account %[6]s\nIf all is well: postroom queue release --account %[6]s",
+		over.reason, t.client.Remote.Addr(), loginName(t.login.Device), len(t.recipients), held, t.login.Address)})
 	return fmt.Errorf("%w: %s", accounts.ErrHeld, over.reason)
+}
+
+// loginName names what somebody logged in with.
+func loginName(device string) string {
+	if device == "" {
+		return "the account's own password"
+	}
+	return "the device password " + device
 }
 
 // outgoing is the letter as the queue sees it.

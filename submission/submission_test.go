@@ -41,6 +41,7 @@ type world struct {
 	id       map[string]int64
 	server   *smtpd.Server
 	roots    *x509.CertPool
+	alerts   []string
 }
 
 func must[T any](v T, err error) T {
@@ -50,8 +51,15 @@ func must[T any](v T, err error) T {
 	return v
 }
 
-// store is the queue's: nothing is delivered in these tests.
-type store struct{ queue.Store }
+// store is the queue's: nothing is delivered in these tests, and alerts are kept.
+type store struct {
+	queue.Store
+	alerts *[]string
+}
+
+func (s store) Keep(_ context.Context, _ message.ID, _ addr.Path, content []byte) (func(*database.Tx) error, bool, error) {
+	return func(*database.Tx) error { *s.alerts = append(*s.alerts, string(content)); return nil }, true, nil
+}
 
 func newWorld(t *testing.T, limits accounts.SendingLimits) *world {
 	t.Helper()
@@ -62,7 +70,7 @@ func newWorld(t *testing.T, limits accounts.SendingLimits) *world {
 	t.Cleanup(w.accounts.Close)
 	w.mailbox = must(mailbox.New(w.db, mailbox.Options{}))
 	t.Cleanup(func() { _ = w.mailbox.Close() })
-	w.queue = must(queue.New(queue.Options{Hostname: "mail.example.org", DB: w.db, Store: store{}}))
+	w.queue = must(queue.New(queue.Options{Hostname: "mail.example.org", DB: w.db, Store: store{alerts: &w.alerts}}))
 	for _, name := range []string{"example.org", "other.example"} {
 		if err := w.accounts.AddDomain(ctx, must(addr.ParseDomain(name))); err != nil {
 			t.Fatal(err)
@@ -279,6 +287,11 @@ func TestLimits(t *testing.T) {
 	}
 	if all := must(w.accounts.HeldAccounts(t.Context())); len(all) != 1 || all[0].Account != w.id["anna@example.org"] || time.Since(all[0].Since) > time.Hour {
 		t.Errorf("held accounts: %+v", all)
+	}
+	if len(w.alerts) != 1 || !strings.Contains(w.alerts[0], "Subject: [postroom] Sending is on hold for anna@example.org\r\n") ||
+		!strings.Contains(w.alerts[0], "queue release --account anna@example.org\r\n") || !strings.Contains(w.alerts[0], "3 recipients in the queue wait") ||
+		!strings.Contains(w.alerts[0], "came from "+home) {
+		t.Errorf("alerts: %q", w.alerts)
 	}
 	err := w.db.Write(t.Context(), func(tx *database.Tx) error {
 		if was, err := accounts.ReleaseSending(tx, w.id["anna@example.org"]); err != nil || !was {

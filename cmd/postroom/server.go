@@ -16,6 +16,7 @@ import (
 	"github.com/postroom/postroom/delivery"
 	"github.com/postroom/postroom/dnscheck"
 	"github.com/postroom/postroom/inbound"
+	"github.com/postroom/postroom/internal/addr"
 	"github.com/postroom/postroom/internal/config"
 	"github.com/postroom/postroom/internal/limit"
 	"github.com/postroom/postroom/internal/listen"
@@ -159,8 +160,9 @@ func (s *server) assemble(ctx context.Context, spool string) error {
 	s.deliverer = delivery.New(delivery.Options{
 		Hostname: c.Hostname, Resolver: s.dns, DB: s.stores.db, Sealer: s.stores.key.For("relay"), Log: s.log,
 	})
+	alertsTo, _ := addr.Parse(c.Alerts.To) // the configuration was checked, and nothing is nobody
 	s.queue, err = queue.New(queue.Options{
-		Hostname: c.Hostname, DB: s.stores.db, Deliverer: s.deliverer, Store: queueStore{s.stores}, Signer: queueStore{s.stores}, Log: s.log,
+		Hostname: c.Hostname, DB: s.stores.db, Deliverer: s.deliverer, Store: queueStore{s.stores}, Signer: queueStore{s.stores}, AlertsTo: alertsTo, Log: s.log,
 	})
 	if err != nil {
 		return err

@@ -139,9 +139,6 @@ func (c *Config) Notes() (notes []string) {
 			notes = append(notes, "listen."+s.name+" is configured, but this version has no such service: nothing listens there")
 		}
 	}
-	if c.Alerts.To != "" {
-		notes = append(notes, "alerts.to is configured, but this version sends no alerts")
-	}
 	return notes
 }
 

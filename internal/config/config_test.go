@@ -135,7 +135,7 @@ func TestPrintReadsBack(t *testing.T) {
 			t.Errorf("read back %+v, want %+v", again, c)
 		}
 	}
-	if notes := all.Notes(); len(notes) != 2 {
+	if notes := all.Notes(); len(notes) != 1 {
 		t.Errorf("notes %q", notes)
 	}
 }

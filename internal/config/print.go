@@ -37,7 +37,7 @@ func (c *Config) Print(w io.Writer) error {
 	p("connections = %d\nconnections_per_address = %d\nconnections_per_account = %d", l.Connections, l.ConnectionsPerAddress, l.ConnectionsPerAccount)
 	p("disk_reserve = %s # below it, mail from outside is told to come back", quote(l.DiskReserve.String()))
 	p("\n[proxy]\ntrusted = %s # these must speak the PROXY protocol, and nobody else may", quoteAll(c.networks()))
-	p("\n[alerts] # not used by this version\nto = %s", quote(c.Alerts.To))
+	p("\n[alerts] # an address outside that hears, besides postmaster, what the operator must know\nto = %s", quote(c.Alerts.To))
 	p("\n[log]\nlevel = %s # debug, info, warn or error\nformat = %s # text or json", quote(strings.ToLower(c.Log.Level.String())), quote(c.Log.Format))
 	_, err := io.WriteString(w, b.String())
 	return err
