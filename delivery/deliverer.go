@@ -44,10 +44,10 @@ type Options struct {
 	Log      *slog.Logger
 
 	// IPv6 tells whether a letter of this domain may leave over IPv6, and from which address: one with reverse DNS that is
-	// confirmed, and that the SPF record of the domain allows. nil: none may. Smarthosts are asked for a login instead.
+	// confirmed, and that the SPF record of the domain allows: Self.IPv6. nil: none may. Smarthosts are asked for a login instead.
 	IPv6 func(ctx context.Context, from addr.Domain) (source netip.Addr, ok bool)
 	// Own and OwnName tell whether an address or a host name is this server's. nil: the loopback is, and Hostname.
-	Own     func(netip.Addr) bool
+	Own     func(ctx context.Context, ip netip.Addr) bool
 	OwnName func(string) bool
 
 	// Dial opens a TCP connection, from source where that is valid. nil: the network.
@@ -74,7 +74,7 @@ func New(o Options) *Deliverer {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
 	if o.Own == nil {
-		o.Own = func(ip netip.Addr) bool { return ip.IsLoopback() || ip.IsUnspecified() }
+		o.Own = func(_ context.Context, ip netip.Addr) bool { return ip.IsLoopback() || ip.IsUnspecified() }
 	}
 	if o.OwnName == nil {
 		o.OwnName = func(name string) bool { return strings.EqualFold(name, o.Hostname) }

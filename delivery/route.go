@@ -72,7 +72,7 @@ func (a *attempt) toRelay(ctx context.Context, r *Relay) {
 
 // toLiteral hands the letter to the host at an address.
 func (a *attempt) toLiteral(ctx context.Context, ip netip.Addr) {
-	if a.d.Own(ip) {
+	if a.d.Own(ctx, ip) {
 		a.settleAll(*refusal(queue.Failed, "5.4.6", "the address is this server's own"))
 		return
 	}
@@ -185,7 +185,7 @@ func (a *attempt) targets(ctx context.Context, hosts []string, next nextHop) (al
 			continue
 		}
 		for _, ip := range t.ips {
-			if a.d.Own(ip) {
+			if a.d.Own(ctx, ip) {
 				return nil, true
 			}
 		}

@@ -201,7 +201,7 @@ func TestRoutes(t *testing.T) {
 					}
 				}
 				w.zone.SetFault("servfail.example", zone.ServFail)
-				w.options.Own = func(ip netip.Addr) bool { return ip.IsLoopback() || ip.String() == "198.51.100.1" }
+				w.options.Own = func(_ context.Context, ip netip.Addr) bool { return ip.IsLoopback() || ip.String() == "198.51.100.1" }
 				w.serve("192.0.2.10", (&sink{}).serve)
 				w.serve("192.0.2.20", (&sink{replies: map[string]string{"": "554 5.7.1 go away"}}).serve)
 				w.serve("192.0.2.21", (&sink{replies: map[string]string{"MAIL": "451 4.3.0 later"}}).serve)

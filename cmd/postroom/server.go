@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"sync"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/postroom/postroom/accounts"
 	"github.com/postroom/postroom/auth"
+	"github.com/postroom/postroom/auth/spf"
 	"github.com/postroom/postroom/delivery"
 	"github.com/postroom/postroom/dnscheck"
 	"github.com/postroom/postroom/inbound"
@@ -157,8 +159,9 @@ func (s *server) assemble(ctx context.Context, spool string) error {
 		return err
 	}
 	s.fetching = retrieval.New(ctx, s.stores.accounts, s.stores.mailbox, s.log)
+	self := &delivery.Self{Hostname: c.Hostname, Resolver: s.dns, Allows: s.allowedBySPF}
 	s.deliverer = delivery.New(delivery.Options{
-		Hostname: c.Hostname, Resolver: s.dns, DB: s.stores.db, Sealer: s.stores.key.For("relay"), Log: s.log,
+		Hostname: c.Hostname, Resolver: s.dns, DB: s.stores.db, Sealer: s.stores.key.For("relay"), IPv6: self.IPv6, Own: self.Own, Log: s.log,
 	})
 	alertsTo, _ := addr.Parse(c.Alerts.To) // the configuration was checked, and nothing is nobody
 	s.queue, err = queue.New(queue.Options{
@@ -204,6 +207,11 @@ func (s *server) assemble(ctx context.Context, spool string) error {
 		},
 	}
 	return nil
+}
+
+// allowedBySPF tells whether the SPF record of a domain lets an address of this server send its mail.
+func (s *server) allowedBySPF(ctx context.Context, ip netip.Addr, from addr.Domain) bool {
+	return spf.MailFrom(ctx, s.dns, ip, s.config.Hostname, addr.Path{Address: addr.Address{Local: "postmaster", Domain: from}}).Status == spf.Pass
 }
 
 // Start serves until Shutdown.

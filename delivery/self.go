@@ -1,0 +1,126 @@
+package delivery
+
+import (
+	"context"
+	"net"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/postroom/postroom/internal/addr"
+)
+
+const (
+	// selfTTL is how long what is known of this machine's addresses counts.
+	selfTTL = 10 * time.Minute
+	// selfTimeout bounds the look-ups for it.
+	selfTimeout = 15 * time.Second
+	// maxSources bounds the IPv6 addresses that are looked at, and maxReverse the names of one.
+	maxSources, maxReverse = 8, 10
+)
+
+// Self knows the addresses of this server: which are its own, so that no letter is brought back here, and which of IPv6 letters may
+// leave from. Other servers refuse what comes from an IPv6 address without a name, or one that the SPF record of the sender leaves out,
+// more often than over IPv4: such an address is not used.
+type Self struct {
+	Hostname string
+	Resolver interface {
+		IP(ctx context.Context, name string) ([]netip.Addr, error)
+		PTR(ctx context.Context, ip netip.Addr) ([]string, error)
+	}
+	// Allows tells whether the SPF record of a domain lets an address send its mail.
+	Allows func(ctx context.Context, ip netip.Addr, from addr.Domain) bool
+	// Interfaces are the addresses of this machine. nil: those that the system says.
+	Interfaces func() ([]netip.Addr, error)
+
+	mu    sync.Mutex // guards what follows
+	until time.Time
+	own   []netip.Addr // of the interfaces, and what Hostname leads to: behind NAT that is another one
+	named []netip.Addr // IPv6 addresses with a name that leads back to them
+}
+
+// Own tells whether an address is this server's.
+func (s *Self) Own(ctx context.Context, ip netip.Addr) bool {
+	if ip = ip.Unmap(); ip.IsLoopback() || ip.IsUnspecified() {
+		return true
+	}
+	own, _ := s.addresses(ctx)
+	return slices.Contains(own, ip)
+}
+
+// IPv6 chooses the address that mail of a domain may leave from. It is an Options.IPv6.
+func (s *Self) IPv6(ctx context.Context, from addr.Domain) (source netip.Addr, ok bool) {
+	_, named := s.addresses(ctx)
+	for _, ip := range named {
+		if s.Allows(ctx, ip, from) {
+			return ip, true
+		}
+	}
+	return netip.Addr{}, false
+}
+
+// addresses are those that are known, looked up again where that is long ago.
+func (s *Self) addresses(ctx context.Context) (own, named []netip.Addr) {
+	s.mu.Lock()
+	own, named = s.own, s.named
+	fresh := time.Now().Before(s.until)
+	s.mu.Unlock()
+	if fresh {
+		return own, named
+	}
+	ctx, cancel := context.WithTimeout(ctx, selfTimeout)
+	defer cancel()
+	own, named = s.lookUp(ctx)
+	if ctx.Err() != nil {
+		return own, named // what could not be found out is asked again
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.own, s.named, s.until = own, named, time.Now().Add(selfTTL)
+	return own, named
+}
+
+func (s *Self) lookUp(ctx context.Context) (own, named []netip.Addr) {
+	interfaces := s.Interfaces
+	if interfaces == nil {
+		interfaces = systemAddresses
+	}
+	own, _ = interfaces() // without them, Hostname tells
+	for _, ip := range own {
+		public := ip.Is6() && ip.IsGlobalUnicast() && !ip.IsPrivate()
+		if public && len(named) < maxSources && s.confirmed(ctx, ip) {
+			named = append(named, ip)
+		}
+	}
+	if ips, err := s.Resolver.IP(ctx, s.Hostname); err == nil {
+		own = append(own, ips...)
+	}
+	return own, named
+}
+
+// confirmed tells whether a name of the address leads back to it: RFC 8601 section 3.
+func (s *Self) confirmed(ctx context.Context, ip netip.Addr) bool {
+	names, err := s.Resolver.PTR(ctx, ip)
+	if err != nil {
+		return false
+	}
+	for _, name := range names[:min(len(names), maxReverse)] {
+		if ips, err := s.Resolver.IP(ctx, name); err == nil && slices.Contains(ips, ip) {
+			return true
+		}
+	}
+	return false
+}
+
+func systemAddresses() (all []netip.Addr, err error) {
+	interfaces, err := net.InterfaceAddrs()
+	for _, a := range interfaces {
+		text, _, _ := strings.Cut(a.String(), "/")
+		if ip, err := netip.ParseAddr(text); err == nil {
+			all = append(all, ip.Unmap().WithZone(""))
+		}
+	}
+	return all, err
+}
