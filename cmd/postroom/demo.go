@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"os"
+	"strings"
 	"text/template"
 	"time"
 
@@ -26,7 +27,7 @@ const (
 )
 
 type demoCommand struct {
-	Once bool `help:"End after the round trip of the letter. Exit status 0, or 1 naming the step that failed."`
+	Once bool `help:"End after the steps. Exit status 0, or 1 naming the step that failed."`
 }
 
 // Run shows the server at work: the one that serve starts, on loopback ports and a directory that is removed at the end.
@@ -52,11 +53,11 @@ func (c *demoCommand) Run(ctx context.Context, p *program) (err error) {
 		{Name: "start the server", Run: s.start},
 		{Name: "add the domain " + demoDomain + " and the account " + demoAddress, Run: s.addAccount},
 	}, demo.RoundTrip(&s.world)...)
-	steps = append(steps, demo.Verdicts(&s.world)...)
+	steps = append(append(steps, demo.Verdicts(&s.world)...), demo.Sending(&s.world)...)
 	if err := demo.Run(ctx, steps, s.print); err != nil {
 		return s.failed(err)
 	}
-	fmt.Fprintf(p.stdout, "\nThe letter went the whole way, and every octet of it came back. A forged one was refused.\n")
+	fmt.Fprintf(p.stdout, "\nThe letter went the whole way, and every octet of it came back. A forged one was refused.\nThe answer left signed and encrypted, and what could not be delivered came back.\n")
 	if c.Once {
 		return nil
 	}
@@ -82,7 +83,8 @@ type showing struct {
 func (s *showing) config() *config.Config {
 	c := config.Default()
 	c.Hostname, c.DataDir = demoHost, s.dir
-	c.Listen = config.Listen{SMTP: []string{"127.0.0.1:0"}, POP3: []string{"127.0.0.1:0"}, POP3S: []string{"127.0.0.1:0"}}
+	free := []string{"127.0.0.1:0"}
+	c.Listen = config.Listen{SMTP: free, Submission: free, Submissions: free, POP3: free, POP3S: free}
 	c.Limits.DiskReserve = 0 // a laptop may be nearly full
 	c.DNS.Resolvers = []string{s.world.Outside.DNS.String()}
 	return c
@@ -98,11 +100,12 @@ func (s *showing) start(ctx context.Context, note demo.Note) (err error) {
 		return err
 	}
 	running := context.WithoutCancel(ctx) // stop ends it
-	if s.server, err = newServer(running, c, open, s.passwords, s.log); err != nil {
+	if s.server, err = newServer(running, c, open, surroundings{s.passwords, s.world.Outside.Port()}, s.log); err != nil {
 		return err
 	}
 	s.server.Start(running)
-	s.world.SMTP, s.world.POP3S = s.server.address(serviceSMTP), s.server.address(servicePOP3S)
+	s.world.SMTP, s.world.Submissions, s.world.POP3S = s.server.address(serviceSMTP), s.server.address(serviceSubmissions), s.server.address(servicePOP3S)
+	s.world.Policy = s.policy
 	pem, err := os.ReadFile(s.server.certificates.CAFile())
 	if err != nil {
 		return err
@@ -111,7 +114,8 @@ func (s *showing) start(ctx context.Context, note demo.Note) (err error) {
 	if !s.world.Roots.AppendCertsFromPEM(pem) {
 		return fmt.Errorf("%s holds no certificate", s.server.certificates.CAFile())
 	}
-	note("SMTP on %s, POP3 on %s, POP3S on %s", s.world.SMTP, s.server.address(servicePOP3), s.world.POP3S)
+	note("SMTP on %s, submission on %s and %s, POP3 on %s, POP3S on %s", s.world.SMTP, s.server.address(serviceSubmission), s.world.Submissions,
+		s.server.address(servicePOP3), s.world.POP3S)
 	note("certificates come from an authority of its own, made just now")
 	note("it asks a DNS server on %s, which knows %s and a few others", s.world.Outside.DNS, demoSender)
 	return nil
@@ -133,7 +137,44 @@ func (s *showing) addAccount(ctx context.Context, note demo.Note) error {
 		return err
 	}
 	note("password %s", s.world.Password)
+	return s.publishKeys(ctx, domain, note)
+}
+
+// publishKeys puts the keys of the domain into the DNS, as its owner would.
+func (s *showing) publishKeys(ctx context.Context, domain addr.Domain, note demo.Note) error {
+	keys, err := s.server.stores.accounts.DKIMKeys(ctx, domain)
+	if err != nil {
+		return err
+	}
+	for _, k := range keys {
+		s.world.Outside.Publish(k.Selector+"._domainkey."+domain.ASCII(), keyRecord(k))
+		note("published %s._domainkey.%s, a key for %s", k.Selector, domain, k.Algorithm)
+	}
 	return nil
+}
+
+// policy reads from the ledger what the connection had to meet over which the last letter to an address left.
+func (s *showing) policy(ctx context.Context, to string) (string, error) {
+	address, err := addr.Parse(demoAddress)
+	if err != nil {
+		return "", err
+	}
+	account, err := s.server.stores.accounts.Account(ctx, address)
+	if err != nil {
+		return "", err
+	}
+	entries, err := maillog.OfAccount(ctx, s.server.stores.db, account.ID, 10)
+	if err != nil {
+		return "", err
+	}
+	for _, e := range entries {
+		if e.Kind == maillog.KindSent && e.Recipient == "<"+to+">" {
+			_, rest, _ := strings.Cut(e.Detail, ", ")
+			policy, _, _ := strings.Cut(rest, ")")
+			return policy, nil
+		}
+	}
+	return "", fmt.Errorf("the ledger knows of no letter to %s", to)
 }
 
 // print shows a step when it is done.
@@ -175,13 +216,16 @@ var invitation = template.Must(template.New("invitation").Parse(`
 The server goes on until Ctrl-C. It is yours to try, from this machine:
 
   host       {{.Host}}
-  ports      {{.SMTPPort}} SMTP with STARTTLS, {{.POP3Port}} POP3 with STLS, {{.POP3SPort}} POP3S
+  ports      {{.SMTPPort}} SMTP with STARTTLS, {{.POP3Port}} POP3 with STLS, {{.POP3SPort}} POP3S, {{.SubmissionsPort}} submission over TLS
   login      {{.Address}}
   password   {{.Password}}
   authority  {{.CAFile}}
 
 Send a letter:
   printf 'From: <{{.From}}>\r\nTo: <{{.Address}}>\r\nSubject: hello\r\n\r\nIt works.\r\n' | curl -sS --url smtp://{{.SMTP}} --ssl-reqd --cacert {{.CAFile}} --mail-from {{.From}} --mail-rcpt {{.Address}} --upload-file -
+
+Answer it; the server of {{.From}} is part of the demonstration, and any other address comes back:
+  printf 'From: <{{.Address}}>\r\nTo: <{{.From}}>\r\nSubject: hello\r\n\r\nIt works.\r\n' | curl -sS --url smtps://{{.Submissions}} --cacert {{.CAFile}} --user '{{.Address}}:{{.Password}}' --mail-from {{.Address}} --mail-rcpt {{.From}} --upload-file -
 
 List the letters, and fetch one:
   curl -sS --cacert {{.CAFile}} --user '{{.Address}}:{{.Password}}' pop3s://{{.POP3S}}/
@@ -191,8 +235,8 @@ Talk to it yourself (EHLO and QUIT; USER, PASS, STAT, RETR 1 and QUIT):
   openssl s_client -quiet -crlf -starttls smtp -CAfile {{.CAFile}} -connect {{.SMTP}}
   openssl s_client -quiet -crlf -CAfile {{.CAFile}} -connect {{.POP3S}}
 
-In a mail program: import the authority above, then add an account for incoming mail only: POP3, server {{.Host}},
-port {{.POP3SPort}}, SSL/TLS, user name {{.Address}}, normal password.
+In a mail program: import the authority above, then add an account: POP3, server {{.Host}}, port {{.POP3SPort}}, SSL/TLS, user name
+{{.Address}}, normal password; outgoing SMTP, the same with port {{.SubmissionsPort}}.
 
 `))
 
@@ -210,10 +254,14 @@ func (s *showing) invite() error {
 	if err != nil {
 		return err
 	}
+	submissions, err := netip.ParseAddrPort(s.world.Submissions)
+	if err != nil {
+		return err
+	}
 	return invitation.Execute(s.stdout, struct {
 		demo.World
-		Host                          netip.Addr
-		SMTPPort, POP3Port, POP3SPort uint16
-		CAFile                        string
-	}{s.world, smtp.Addr(), smtp.Port(), pop3.Port(), pop3s.Port(), s.server.certificates.CAFile()})
+		Host                                           netip.Addr
+		SMTPPort, POP3Port, POP3SPort, SubmissionsPort uint16
+		CAFile                                         string
+	}{s.world, smtp.Addr(), smtp.Port(), pop3.Port(), pop3s.Port(), submissions.Port(), s.server.certificates.CAFile()})
 }

@@ -48,7 +48,8 @@ func TestDemoOnce(t *testing.T) {
 	if status != statusDone || stderr != "" || len(left) > 0 {
 		t.Fatalf("status %d, %q, left behind %q\n%s", status, stderr, left, out)
 	}
-	for _, want := range []string{"1. start the server: ok", "250 2.0.0 ", "TLS 1.3", "PASS ****", "8. compare it with what was sent: ok", "every octet of it came back"} {
+	for _, want := range []string{"1. start the server: ok", "250 2.0.0 ", "TLS 1.3", "PASS ****", "8. compare it with what was sent: ok", "every octet of it came back",
+		"14. what has arrived at mail.elsewhere.example?: ok", "(DANE, RFC 7672)", "Diagnostic-Code: smtp; 550 5.1.1 nobody"} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("it does not print %q:\n%s", want, out)
 		}
@@ -68,7 +69,7 @@ func TestDemoServesUntilTold(t *testing.T) {
 	if status != statusDone || stderr != "" || len(left) > 0 {
 		t.Fatalf("status %d, %q, left behind %q\n%s", status, stderr, left, out)
 	}
-	for _, want := range []string{"login      anna@postroom.example", "/tls/ca.pem", "--ssl-reqd", "pop3s://127.0.0.1:", "openssl s_client", "SSL/TLS"} {
+	for _, want := range []string{"login      anna@postroom.example", "/tls/ca.pem", "--ssl-reqd", "pop3s://127.0.0.1:", "openssl s_client", "SSL/TLS", "smtps://127.0.0.1:"} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("it does not print %q:\n%s", want, out)
 		}

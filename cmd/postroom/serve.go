@@ -46,7 +46,7 @@ func (serveCommand) Run(ctx context.Context, p *program) error {
 		return unsuref("cannot act as the owner of %s: %s", c.DataDir, reason(err))
 	}
 	running := context.WithoutCancel(ctx) // a signal begins a gentle end, not an abrupt one
-	s, err := newServer(running, c, open, p.passwords, log)
+	s, err := newServer(running, c, open, surroundings{passwords: p.passwords}, log)
 	if err != nil {
 		return err
 	}

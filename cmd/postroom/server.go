@@ -102,9 +102,15 @@ type server struct {
 	running sync.WaitGroup
 }
 
+// surroundings are what a demonstration or a test replaces. The zero value is the world as it is.
+type surroundings struct {
+	passwords accounts.Options
+	port      uint16 // of other mail servers, which are on this machine; 0: they are elsewhere, on 25
+}
+
 // newServer opens and joins everything, and takes the listeners over. Start makes it serve. ctx ends its work at once;
 // Shutdown ends it gently.
-func newServer(ctx context.Context, c *config.Config, open listeners, passwords accounts.Options, log *slog.Logger) (_ *server, err error) {
+func newServer(ctx context.Context, c *config.Config, open listeners, around surroundings, log *slog.Logger) (_ *server, err error) {
 	s := &server{config: c, log: log, listeners: open, failed: make(chan error, 1), cancel: func() {}}
 	defer func() {
 		if err != nil {
@@ -112,7 +118,7 @@ func newServer(ctx context.Context, c *config.Config, open listeners, passwords 
 			err = errors.Join(err, s.close())
 		}
 	}()
-	if s.stores, err = openStores(ctx, c, passwords, log); err != nil {
+	if s.stores, err = openStores(ctx, c, around.passwords, log); err != nil {
 		return nil, err
 	}
 	if err := s.stores.db.LockServer(); err != nil {
@@ -131,7 +137,7 @@ func newServer(ctx context.Context, c *config.Config, open listeners, passwords 
 	if err != nil {
 		return nil, err
 	}
-	return s, s.assemble(ctx, spool)
+	return s, s.assemble(ctx, spool, around)
 }
 
 // emptySpool makes the folder for letters that are on their way in. What is left there belongs to no session: the caller
@@ -145,7 +151,7 @@ func emptySpool(dataDir string) (string, error) {
 }
 
 // assemble joins the engines with the stories.
-func (s *server) assemble(ctx context.Context, spool string) error {
+func (s *server) assemble(ctx context.Context, spool string, around surroundings) error {
 	c := s.config
 	var err error
 	if s.dns, err = openResolver(c, s.log); err != nil {
@@ -160,9 +166,13 @@ func (s *server) assemble(ctx context.Context, spool string) error {
 	}
 	s.fetching = retrieval.New(ctx, s.stores.accounts, s.stores.mailbox, s.log)
 	self := &delivery.Self{Hostname: c.Hostname, Resolver: s.dns, Allows: s.allowedBySPF}
-	s.deliverer = delivery.New(delivery.Options{
+	out := delivery.Options{
 		Hostname: c.Hostname, Resolver: s.dns, DB: s.stores.db, Sealer: s.stores.key.For("relay"), IPv6: self.IPv6, Own: self.Own, Log: s.log,
-	})
+	}
+	if around.port != 0 {
+		out.Port, out.Own = around.port, func(context.Context, netip.Addr) bool { return false }
+	}
+	s.deliverer = delivery.New(out)
 	alertsTo, _ := addr.Parse(c.Alerts.To) // the configuration was checked, and nothing is nobody
 	s.queue, err = queue.New(queue.Options{
 		Hostname: c.Hostname, DB: s.stores.db, Deliverer: s.deliverer, Store: queueStore{s.stores}, Signer: queueStore{s.stores}, AlertsTo: alertsTo, Log: s.log,

@@ -12,6 +12,7 @@ import (
 
 	"github.com/emersion/go-msgauth/dkim"
 
+	"github.com/postroom/postroom/internal/resolve"
 	"github.com/postroom/postroom/internal/resolve/zone"
 )
 
@@ -25,11 +26,14 @@ const (
 )
 
 // Outside is the rest of the Internet: a DNS server with the domains that send mail in the demonstration, all of them from
-// this machine, and the key with which one of them signs.
+// this machine, the key with which one of them signs, and the mail server of that one.
 type Outside struct {
-	DNS  netip.AddrPort
-	key  ed25519.PrivateKey
-	stop func()
+	DNS       netip.AddrPort
+	zone      *zone.Zone
+	resolver  *resolve.Resolver
+	key       ed25519.PrivateKey
+	neighbour *neighbour
+	stop      func()
 }
 
 // OpenOutside starts it. Close ends it.
@@ -57,15 +61,34 @@ func OpenOutside(ctx context.Context) (*Outside, error) {
 	if err != nil {
 		return nil, err
 	}
+	z.SetSecure(true)
 	server, stop, err := z.Start(ctx)
 	if err != nil {
 		return nil, err
 	}
-	return &Outside{DNS: server, key: private, stop: stop}, nil
+	o := &Outside{DNS: server, zone: z, key: private, stop: stop}
+	if o.resolver, err = resolve.New(resolve.Options{Servers: []netip.AddrPort{server}}); err == nil {
+		o.neighbour, err = openNeighbour(o)
+	}
+	if err != nil {
+		stop()
+		return nil, err
+	}
+	return o, nil
 }
 
-// Close ends the DNS server.
-func (o *Outside) Close() { o.stop() }
+// Port is where the mail servers of the outside world listen, instead of 25.
+func (o *Outside) Port() uint16 { return o.neighbour.port() }
+
+// Publish puts a TXT record into the DNS.
+func (o *Outside) Publish(name, text string) { o.zone.AddTXT(name, text) }
+
+// Close ends its servers.
+func (o *Outside) Close() {
+	o.neighbour.close()
+	o.resolver.Close()
+	o.stop()
+}
 
 // sign puts the signature of the friend's domain before a letter.
 func (o *Outside) sign(letter []byte) ([]byte, error) {

@@ -11,14 +11,17 @@ import (
 
 // World is the server that is shown, and whom the letter is for.
 type World struct {
-	SMTP     string         // host:port where a stranger connects
-	POP3S    string         // host:port where the owner's mail program connects
-	Hostname string         // the name that the server's certificate must have
-	Roots    *x509.CertPool // the authority that must have signed it
-	From     string         // the stranger's address
-	Address  string         // the owner's address, and login
-	Password string
-	Outside  *Outside // where From is
+	SMTP        string         // host:port where a stranger connects
+	POP3S       string         // host:port where the owner's mail program connects
+	Submissions string         // host:port where it hands letters in
+	Hostname    string         // the name that the server's certificate must have
+	Roots       *x509.CertPool // the authority that must have signed it
+	From        string         // the stranger's address
+	Address     string         // the owner's address, and login
+	Password    string
+	Outside     *Outside // where From is
+	// Policy says what the connection had to meet over which the last letter to an address left.
+	Policy func(ctx context.Context, to string) (string, error)
 }
 
 // visit is one round trip under way.
