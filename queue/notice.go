@@ -57,10 +57,10 @@ func (k noticeKind) wanted(r result) bool {
 }
 
 // addressee is who gets a notice. There is none about a letter with a null reverse-path (RFC 5321 section 4.5.5); where that is a
-// notice of our own which nobody takes, postmaster hears of it, and that is the end.
+// notice of our own which nobody takes, postmaster hears of it, and that is the end. Nor is there one for a sender who has not logged in.
 func (s *settlement) addressee(kind noticeKind) (to addr.Path, ok bool) {
 	if !s.letter.From.Null {
-		return s.letter.From, true
+		return s.letter.From, s.letter.Account != 0
 	}
 	return addr.Path{Postmaster: true}, s.letter.Account == 0 && kind == failure
 }

@@ -3,6 +3,7 @@ package queue
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -357,6 +358,27 @@ func TestNoLoop(t *testing.T) {
 		}
 		w.empty()
 	})
+}
+
+// TestNobody: a letter that no account handed in has no sender, so that no notice can reach anybody who did not ask for one.
+func TestNobody(t *testing.T) {
+	w := newWorld(t, Options{})
+	add := func(l Letter) error {
+		l.ID, l.Created = message.NewID(), time.Now()
+		return w.db.Write(t.Context(), func(tx *database.Tx) error { return w.q.Add(tx, l, 1, to("a@one.example")) })
+	}
+	if err := add(Letter{From: path("<victim@elsewhere.example>")}); !errors.Is(err, errNobody) {
+		t.Errorf("taken: %v", err)
+	}
+	if err := add(Letter{From: addr.Path{Null: true}}); err != nil {
+		t.Errorf("one of our own is not taken: %v", err)
+	}
+	for account, want := range map[int64]bool{0: false, 1: true} {
+		s := &settlement{q: w.q, letter: queued{Letter: Letter{From: path("<victim@elsewhere.example>"), Account: account}}}
+		if _, ok := s.addressee(failure); ok != want {
+			t.Errorf("a notice for account %d: %t", account, ok)
+		}
+	}
 }
 
 // TestBadRow: what cannot be read, and what makes the other side's code fail, is set aside, and the rest goes on.

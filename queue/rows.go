@@ -47,10 +47,16 @@ type waiting struct {
 	delayTold bool
 }
 
+// errNobody keeps notices from those who did not ask for one: a letter that no account handed in is one of our own, with a null reverse-path.
+var errNobody = errors.New("a letter with a sender belongs to an account that has logged in")
+
 // Add puts a letter into the queue: blob is what the Store holds of it. It belongs into the write that makes the letter durable.
 func (q *Queue) Add(tx *database.Tx, l Letter, blob int64, to []Recipient) error {
 	if len(to) == 0 {
 		return nil
+	}
+	if l.Account == 0 && !l.From.Null {
+		return fmt.Errorf("queue: add %s: %w", l.ID, errNobody)
 	}
 	var flags int64
 	for bit, on := range map[int64]bool{flagEightBit: l.EightBit, flagUTF8: l.UTF8, flagRequireTLS: l.RequireTLS, flagTLSOptional: l.TLSOptional} {

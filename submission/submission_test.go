@@ -108,6 +108,23 @@ func (w *world) send(script string) {
 	}
 	_ = client.Close()
 	<-done
+	w.private()
+}
+
+// private holds every letter that leaves against what nobody outside may learn. It is part of every test.
+func (w *world) private() {
+	w.Helper()
+	entries, contents := w.queued()
+	for i, content := range contents {
+		for _, secret := range []string{home, "laptop.home.example", password} {
+			if strings.Contains(content, secret) {
+				w.Errorf("a letter tells %q:\n%s", secret, content)
+			}
+		}
+		if entries[i].Account == 0 {
+			w.Errorf("a letter of nobody: %+v", entries[i])
+		}
+	}
 }
 
 // login is the beginning of a conversation.
