@@ -35,6 +35,7 @@ type world struct {
 	calls    []call
 	answer   func(ctx context.Context, c call) []Outcome
 	released []int64
+	broken   time.Time // until then nothing can be written down
 }
 
 // call is one Deliver.
@@ -169,6 +170,9 @@ func (w *world) Open(_ context.Context, blob int64, _ message.ID) (io.ReadCloser
 func (w *world) Release(_ *database.Tx, blob int64) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if time.Now().Before(w.broken) {
+		return errors.New("the disk is full")
+	}
 	delete(w.content, blob)
 	w.released = append(w.released, blob)
 	return nil
@@ -445,6 +449,45 @@ func TestRestart(t *testing.T) {
 		}
 		w.empty()
 	})
+}
+
+// TestUnwritable: what was taken is written down once the database lets us, even while the queue is told to stop, and the letter is
+// not sent again; a letter with two recipients loses neither fate.
+func TestUnwritable(t *testing.T) {
+	for name, tc := range map[string]struct {
+		broken time.Duration
+		stop   bool
+		sent   int // in the ledger
+		calls  int
+	}{
+		"for a while":            {time.Minute, false, 1, 1},
+		"while it is stopping":   {10 * time.Second, true, 1, 1},
+		"for longer than we try": {settleFor + time.Minute, false, 1, 2},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t, Options{})
+				w.answer = func(_ context.Context, c call) []Outcome { return all(c, delivered) }
+				w.broken = time.Now().Add(tc.broken)
+				stop := w.run()
+				w.add(Letter{}, to("a@one.example")...)
+				w.sleep(time.Second)
+				if tc.stop {
+					stop()
+				} else {
+					w.sleep(tc.broken + time.Hour)
+					stop()
+				}
+				if n := w.count("ledger WHERE kind = 'sent'"); n != tc.sent || len(w.calls) != tc.calls {
+					t.Errorf("%d sent, %d calls", n, len(w.calls))
+				}
+				if !strings.Contains(w.log.String(), "queue cannot be written") {
+					t.Error("nothing is logged")
+				}
+				w.empty()
+			})
+		})
+	}
 }
 
 // TestSilent: 500 destinations that never answer do not keep a letter from one that does for more than 5 seconds, before and after
