@@ -100,8 +100,16 @@ func (t *transaction) hold(ctx context.Context, over *overLimit) error {
 		"The account sends too much (%s); its password may be in wrong hands.\nThe last letter came from %s, with %s, for %d recipients. It was not taken.\n"+
 			"%d recipients in the queue wait, and nothing bounced.\n\nLook at them: postroom queue list --account %[6]s\n"+
 			"If it was not the owner: postroom account password %[6]s, then postroom queue drop --account %[6]s\nIf all is well: postroom queue release --account %[6]s",
-		over.reason, t.client.Remote.Addr(), loginName(t.login.Device), len(t.recipients), held, t.login.Address)})
+		over.reason, t.origin(), loginName(t.login.Device), len(t.recipients), held, t.login.Address)})
 	return fmt.Errorf("%w: %s", accounts.ErrHeld, over.reason)
+}
+
+// origin is where a letter came from.
+func (t *transaction) origin() string {
+	if ip := t.client.Remote.Addr(); ip.IsValid() {
+		return ip.String()
+	}
+	return "a program on this machine"
 }
 
 // loginName names what somebody logged in with.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 )
@@ -41,6 +42,29 @@ func TestSendmail(t *testing.T) {
 	if in.read(&usage, "account", "show", "ben@example.org"); usage.Messages != 1 {
 		t.Errorf("ben has %d letters", usage.Messages)
 	}
+}
+
+// TestSendmailTooMuch: an account that sends too much is told to come back, and its owner finds out why.
+func TestSendmailTooMuch(t *testing.T) {
+	in := settled(t)
+	args := []string{"sendmail", "-f", "anna@example.org"}
+	for i := range 501 {
+		args = append(args, fmt.Sprintf("n%d@far.example", i))
+	}
+	for range 2 {
+		if r := in.try("From: anna@example.org\n\nx\n", args...); r.status != statusTemporary || !strings.Contains(r.stderr, "450 4.7.1") {
+			t.Errorf("%+v", r)
+		}
+		args = args[:4]
+	}
+	var usage struct{ Messages int }
+	if in.read(&usage, "account", "show", "anna@example.org"); usage.Messages != 1 { // the first account is postmaster
+		t.Errorf("%d alerts", usage.Messages)
+	}
+	if r := in.try("", "queue", "release", "--account", "anna@example.org"); r.status != statusDone {
+		t.Errorf("%+v", r)
+	}
+	in.must("From: anna@example.org\n\nx\n", args...)
 }
 
 // TestSendmailRefused has a row for each thing that is wrong, with the exit status that calling programs know.
