@@ -12,12 +12,23 @@ import (
 	"github.com/postroom/postroom/internal/maillog"
 )
 
-// settleFor is how long what was found out may take to be written down, and is tried again: it decides whether a letter is sent
-// twice.
-const settleFor = 10 * time.Minute
+const (
+	// settleEvery is how soon what was found out is written down again where the database did not take it. Until it does, nothing new
+	// is tried: what is not written down would be sent twice.
+	settleEvery = time.Second
+	// settleLast is how long that goes on when the queue is stopping.
+	settleLast = 10 * time.Second
+)
 
-// try hands a letter over and writes down what came of it.
-func (q *Queue) try(ctx context.Context, a *attempt) {
+// beyond is a context that ends a while after work.
+func beyond(work context.Context, while time.Duration) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancel(context.WithoutCancel(work))
+	stop := context.AfterFunc(work, func() { time.AfterFunc(while, cancel) })
+	return ctx, func() { stop(); cancel() }
+}
+
+// try hands a letter over and writes down what came of it. ctx ends with the attempt, work with the queue.
+func (q *Queue) try(work, ctx context.Context, a *attempt) {
 	to := make([]Recipient, len(a.to))
 	for i, w := range a.to {
 		to[i] = w.Recipient
@@ -31,16 +42,17 @@ func (q *Queue) try(ctx context.Context, a *attempt) {
 	if err == nil && len(outcomes) != len(to) {
 		err = fmt.Errorf("%d outcomes for %d recipients", len(outcomes), len(to))
 	}
-	stopped := ctx.Err() != nil && !a.cut.Load()
-	// What is known must be kept, though the queue is stopping.
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleFor)
+	stopped := ctx.Err() != nil && !a.cut.Load() && !errors.Is(context.Cause(ctx), errTooLong)
+	ctx, cancel := beyond(work, settleLast) // what is known must be kept, though the queue is stopping
 	defer cancel()
-	if err != nil {
+	switch {
+	case err != nil:
 		q.aside(ctx, a, err)
 		return
-	}
-	if a.cut.Load() {
-		q.forCut(outcomes)
+	case a.cut.Load():
+		forCut(outcomes, "no answer for "+impatience.String()+", while others waited")
+	case errors.Is(context.Cause(ctx), errTooLong):
+		forCut(outcomes, "it took longer than "+longest.String())
 	}
 	a.well, a.quiet = true, false
 	for _, o := range outcomes {
@@ -50,29 +62,46 @@ func (q *Queue) try(ctx context.Context, a *attempt) {
 	q.settleAll(ctx, a, outcomes, stopped)
 }
 
-// forCut says what a destination did whose slot was needed.
-func (q *Queue) forCut(outcomes []Outcome) {
+// forCut says what a destination did whose attempt was ended.
+func forCut(outcomes []Outcome, why string) {
 	for i, o := range outcomes {
 		if o.Status == Deferred {
 			outcomes[i].Silent = true
 			if !o.Remote {
-				outcomes[i].Reply = "no answer for " + impatience.String() + ", while others waited"
+				outcomes[i].Reply = why
 			}
 		}
+	}
+}
+
+// insist writes down what must be kept, again and again until the database takes it or ctx ends. Meanwhile nothing new is tried.
+func (q *Queue) insist(ctx context.Context, a *attempt, write func() error) {
+	err := write()
+	if err == nil {
+		return
+	}
+	q.unwritten.Add(1)
+	defer q.unwritten.Add(-1)
+	for err != nil {
+		q.Log.Error("queue cannot be written", maillog.Msg, a.letter.ID, maillog.Err, err)
+		select {
+		case <-ctx.Done():
+			q.Log.Error("outcome lost: the letter will be tried again", maillog.Msg, a.letter.ID)
+			return
+		case <-time.After(settleEvery):
+		}
+		err = write()
 	}
 }
 
 // aside sets all recipients of an attempt aside that failed in a way that nobody foresaw.
 func (q *Queue) aside(ctx context.Context, a *attempt, why error) {
 	for _, w := range a.to {
-		if err := q.setAside(ctx, w.row, why); err != nil {
-			q.Log.Error("queue cannot be written", maillog.Msg, a.letter.ID, maillog.Err, err)
-		}
+		q.insist(ctx, a, func() error { return q.setAside(ctx, w.row, why) })
 	}
 }
 
-// settleAll writes the outcomes down, and tries again where the database does not take them. Where the queue was stopped in the
-// middle, a recipient that was not accepted was not tried.
+// settleAll writes the outcomes down. Where the queue was stopped in the middle, a recipient that was not accepted was not tried.
 func (q *Queue) settleAll(ctx context.Context, a *attempt, outcomes []Outcome, stopped bool) {
 	s := &settlement{q: q, letter: a.letter, now: time.Now()}
 	for i, o := range outcomes {
@@ -81,23 +110,20 @@ func (q *Queue) settleAll(ctx context.Context, a *attempt, outcomes []Outcome, s
 		}
 		s.add(a.to[i], o)
 	}
-	for len(s.results) > 0 {
+	if len(s.results) == 0 {
+		return
+	}
+	q.insist(ctx, a, func() error {
 		err := s.settle(ctx)
+		for d, ok := errors.AsType[*dropped](err); ok && len(s.results) > 0; d, ok = errors.AsType[*dropped](err) {
+			s.without(d.rows)
+			err = s.settle(ctx)
+		}
 		if err == nil {
 			s.log()
-			return
 		}
-		if d, ok := errors.AsType[*dropped](err); ok {
-			s.without(d.rows)
-			continue
-		}
-		q.Log.Error("queue cannot be written", maillog.Msg, a.letter.ID, maillog.Err, err)
-		select {
-		case <-ctx.Done():
-			return
-		case <-time.After(time.Second):
-		}
-	}
+		return err
+	})
 }
 
 // result is what becomes of a recipient after an attempt.
@@ -105,7 +131,8 @@ type result struct {
 	waiting
 	Outcome
 	fate fate
-	late bool // the sender is to be told that it is late
+	late bool // it is late, and the sender has not been told
+	told bool // the sender is told now
 	next time.Time
 }
 
@@ -221,14 +248,22 @@ func (s *settlement) fates(tx *database.Tx) (err error) {
 
 // stay writes down a recipient that is tried again.
 func (s *settlement) stay(tx *database.Tx, r result) error {
-	told := r.delayTold || r.late
+	told := number(r.delayTold || r.late)
 	if _, err := tx.Exec("UPDATE queue_recipients SET attempts = ?, next = ?, delay_told = ? WHERE id = ?", r.Attempts, r.next.UnixMilli(), told, r.row); err != nil {
 		return err
 	}
 	_, err := tx.Exec(`INSERT INTO queue_attempts (recipient_id, n, at, reply, enhanced, remote, host, address, tls, policy, unclear)
 		SELECT ?, (SELECT coalesce(max(n), 0) + 1 FROM queue_attempts WHERE recipient_id = ?), ?, ?, ?, ?, ?, ?, ?, ?, ?`,
-		r.row, r.row, s.now.UnixMilli(), r.Reply, r.Enhanced, r.Remote, r.Host, r.Address, r.TLS, r.Policy, r.Unclear)
+		r.row, r.row, s.now.UnixMilli(), r.Reply, r.Enhanced, number(r.Remote), r.Host, r.Address, r.TLS, r.Policy, number(r.Unclear))
 	return err
+}
+
+// number is a truth value as a column of numbers has it.
+func number(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
 }
 
 // leave takes a recipient out.
@@ -262,7 +297,7 @@ func (s *settlement) entries() (all []maillog.Entry) {
 			e.Kind, e.Detail = maillog.KindSent, fmt.Sprintf("taken by %s (%s, %s): %s", r.Host, plainOr(r.TLS), r.Policy, r.Reply)
 		case r.fate == bounced:
 			e.Kind, e.Detail = maillog.KindBounced, "not delivered: "+r.Reply
-		case r.late:
+		case r.told:
 			e.Kind, e.Detail = maillog.KindDelayed, "still being tried: "+r.Reply
 		default:
 			continue

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"strconv"
 	"strings"
 	"time"
 
@@ -105,6 +106,9 @@ func cut(s string, most int) string {
 	return strings.ToValidUTF8(s[:most], "")
 }
 
+// maxText bounds a line, RFC 5322 section 2.1.1, without what stands before it.
+const maxText = 900
+
 // people is the part that people read.
 func (n notice) people() []byte {
 	var b bytes.Buffer
@@ -122,7 +126,7 @@ func (n notice) people() []byte {
 		if r.Remote && r.Host != "" {
 			said += n.text(r.Host) + " said: "
 		}
-		b.WriteString(said + cut(n.text(r.Reply), 900) + "\r\n")
+		b.WriteString(cut(said+n.text(r.Reply), maxText) + "\r\n")
 		if r.Unclear {
 			b.WriteString("    The connection was lost at the very end: it may have arrived all the same.\r\n")
 		}
@@ -154,7 +158,7 @@ func (n notice) status() []byte {
 			fmt.Fprintf(&b, "Remote-MTA: dns; %s\r\n", n.text(r.Host))
 		}
 		if r.Remote {
-			fmt.Fprintf(&b, "Diagnostic-Code: smtp; %s\r\n", cut(n.text(r.Reply), 900))
+			fmt.Fprintf(&b, "Diagnostic-Code: smtp; %s\r\n", cut(n.text(r.Reply), maxText))
 		}
 		fmt.Fprintf(&b, "Last-Attempt-Date: %s\r\n", n.now.Format(time.RFC1123Z))
 		if n.kind == delay {
@@ -197,9 +201,8 @@ func fromXText(s string) string {
 	var b strings.Builder
 	for i := 0; i < len(s); i++ {
 		if s[i] == '+' && i+2 < len(s) {
-			var c byte
-			if _, err := fmt.Sscanf(s[i+1:i+3], "%02X", &c); err == nil {
-				b.WriteByte(c)
+			if c, err := strconv.ParseUint(s[i+1:i+3], 16, 8); err == nil {
+				b.WriteByte(byte(c))
 				i += 2
 				continue
 			}

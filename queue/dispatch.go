@@ -2,6 +2,7 @@ package queue
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"runtime/debug"
 	"sync"
@@ -17,7 +18,7 @@ const (
 	// firstLimit and maxLimit are how many letters at once go to one destination: one more after each that went well, half after
 	// each that did not.
 	firstLimit, maxLimit = 4, 20
-	// maxSeeks bounds the domains that are looked at in one go.
+	// maxSeeks bounds the turns that are looked at in one go.
 	maxSeeks = 1000
 	// maxKnown bounds the destinations that something is remembered of.
 	maxKnown = 10_000
@@ -26,30 +27,40 @@ const (
 	// pressureEvery is how soon a slot is looked for where all are taken.
 	pressureEvery = 250 * time.Millisecond
 	// longest is how long one attempt may take, whatever happens.
-	longest = time.Hour
-	// idlePoll is how long nothing may happen until the database is asked again.
-	idlePoll = time.Minute
+	longest = 4 * time.Hour
+	// dueEvery is how exactly times are kept.
+	dueEvery = 100 * time.Millisecond
+	// idlePoll is how long nothing may happen until the database is asked again, and roundEvery until all of it is looked at.
+	idlePoll, roundEvery = time.Minute, 10 * time.Minute
 )
+
+// errTooLong ends an attempt that takes longer than longest.
+var errTooLong = errors.New("queue: the attempt took too long")
 
 // dispatcher gives out slots. All of it belongs to the goroutine of Run.
 //
-//	fresh domains, then all domains in turn -> a letter and its due recipients there -> a slot -> attempt -> settled -> done
+//	new letters, those whose time has come -> turns, and a round through all -> a letter -> a slot -> attempt -> settled -> its turn again
+//	                                          a turn whose destination is busy is parked until that has a slot
 type dispatcher struct {
 	q       *Queue
 	done    chan *attempt
 	wait    sync.WaitGroup
 	running map[*attempt]struct{}
 	taken   map[int64]struct{} // recipients that are being tried
-	inTry   map[string]int     // how many of them there are in each domain
+	inTry   map[turn]int       // how many of them there are of each turn
 	known   map[string]*destination
+	silent  parking         // turns of destinations that do not answer, beyond those that may be tried
 	work    context.Context // of the attempts: it ends later than that of Run
 	stop    context.CancelFunc
-	fresh   []string // domains to be looked at first
-	named   []string // those of the last tick
 
-	again   bool   // something changed since the round began
-	inRound bool   // the round has not seen all domains
-	cursor  string // the domain that it saw last; the next round begins with the first one
+	turns     line
+	named     []turn // those of the last tick
+	odd       bool   // the round is asked before the turns
+	dueUntil  int64  // what has become due until then has got its turn
+	lastRound time.Time
+	again     bool // something changed since the round began
+	inRound   bool // the round has not seen all
+	cursor    turn // that it saw last; the next round begins with the first one
 }
 
 // destination is what is remembered of where letters go: a domain, or a smarthost.
@@ -57,18 +68,19 @@ type destination struct {
 	running int
 	limit   int
 	silent  bool // it did not answer in time, the last time
+	parked  parking
 }
 
 func newDispatcher(ctx context.Context, q *Queue) *dispatcher {
 	work, stop := context.WithCancel(context.WithoutCancel(ctx))
 	return &dispatcher{q: q, work: work, stop: stop, done: make(chan *attempt, q.Slots), running: map[*attempt]struct{}{}, taken: map[int64]struct{}{},
-		inTry: map[string]int{}, known: map[string]*destination{}}
+		inTry: map[turn]int{}, known: map[string]*destination{}, again: true, dueUntil: time.Now().UnixMilli()}
 }
 
 // attempt is a letter on its way to one destination.
 type attempt struct {
 	letter      queued
-	domain      string
+	turn        turn
 	destination string
 	to          []waiting
 	silent      bool // it has one of the slots of those that did not answer in time
@@ -102,8 +114,8 @@ func (d *dispatcher) ended(a *attempt) {
 	for _, w := range a.to {
 		delete(d.taken, w.row)
 	}
-	if d.inTry[a.domain] -= len(a.to); d.inTry[a.domain] <= 0 {
-		delete(d.inTry, a.domain)
+	if d.inTry[a.turn] -= len(a.to); d.inTry[a.turn] <= 0 {
+		delete(d.inTry, a.turn)
 	}
 	dest := d.known[a.destination]
 	dest.running--
@@ -113,9 +125,38 @@ func (d *dispatcher) ended(a *attempt) {
 	} else {
 		dest.limit = max(dest.limit/2, 1)
 	}
-	d.fresh = append(d.fresh, a.domain) // there may be more for it
-	d.again = d.again || a.silent       // and others may have its slot
+	d.wake(&dest.parked, dest.limit-dest.running)
+	if a.silent {
+		d.wake(&d.silent, 1)
+	}
+	d.push(a.turn) // there may be more of it
 	d.forget()
+}
+
+// push gives a turn its place in the line.
+func (d *dispatcher) push(t turn) {
+	if !d.turns.add(t, maxTurns) {
+		d.again = true
+	}
+}
+
+// park lets a turn wait until p has a slot.
+func (d *dispatcher) park(p *parking, t turn) {
+	if !p.line.add(t, maxParked) {
+		p.more = true
+	}
+}
+
+// wake gives so many turns that were parked their place in the line.
+func (d *dispatcher) wake(p *parking, n int) {
+	for range n {
+		t, ok := p.line.next()
+		if !ok {
+			d.again, p.more = d.again || p.more, false // the round finds those that did not fit
+			return
+		}
+		d.push(t)
+	}
 }
 
 // forget keeps what is remembered within its bound: what is idle goes.
@@ -124,7 +165,7 @@ func (d *dispatcher) forget() {
 		return
 	}
 	for name, dest := range d.known {
-		if dest.running == 0 {
+		if dest.running == 0 && len(dest.parked.line.order) == 0 {
 			delete(d.known, name)
 		}
 	}
@@ -142,50 +183,79 @@ func (d *dispatcher) collect() {
 	}
 }
 
-// added takes over the domains of new letters. Those of the last time are looked at once more: a letter names its domain while it is
+// added takes over the turns of new letters. Those of the last time are looked at once more: a letter names its turn while it is
 // being written, and there is a tick after each write, so that one that was named too early is there at the next tick.
 func (d *dispatcher) added() {
 	named, overflow := d.q.fresh.take()
-	if overflow || len(d.fresh) >= maxFresh {
-		d.again = true
-	} else {
-		d.fresh = append(append(d.fresh, d.named...), named...)
+	for _, t := range append(d.named, named...) {
+		d.push(t)
 	}
-	d.named = named
+	d.named, d.again = named, d.again || overflow
 }
 
-// fill gives out free slots, and returns when it is to be called again at the latest.
+// due gives those their turn whose time has come, and begins a round now and then, which finds what the rest of this file forgets.
+func (d *dispatcher) due(ctx context.Context) error {
+	now := time.Now()
+	if now.Sub(d.lastRound) >= roundEvery || now.UnixMilli() < d.dueUntil { // or the clock was set back
+		d.again, d.lastRound, d.dueUntil = true, now, min(d.dueUntil, now.UnixMilli())
+	}
+	if now.UnixMilli() < d.dueUntil+dueEvery.Milliseconds() {
+		return nil
+	}
+	turns, all, err := d.q.dueSince(ctx, d.dueUntil, now.UnixMilli())
+	if err != nil {
+		return err
+	}
+	for _, t := range turns {
+		d.push(t)
+	}
+	d.dueUntil, d.again = now.UnixMilli(), d.again || !all
+	return nil
+}
+
+// fill gives out free slots, and returns when it is to be called again at the latest. While outcomes cannot be written down, nothing is
+// begun: what cannot be remembered would be sent again.
 func (d *dispatcher) fill(ctx context.Context) time.Duration {
 	if ctx.Err() != nil {
 		return 0
 	}
-	for len(d.fresh) > 0 && d.free() {
-		domain := d.fresh[0]
-		d.fresh = d.fresh[1:]
-		if err := d.claim(ctx, domain); err != nil {
-			return d.failed(ctx, err)
-		}
-	}
-	more, err := d.round(ctx)
-	if err != nil {
+	if err := d.due(ctx); err != nil {
 		return d.failed(ctx, err)
 	}
+	for range maxSeeks {
+		if !d.free() || d.q.unwritten.Load() > 0 {
+			break
+		}
+		t, ok, err := d.next(ctx)
+		if err == nil && ok {
+			err = d.claim(ctx, t)
+		}
+		if err != nil {
+			return d.failed(ctx, err)
+		}
+		if !ok {
+			break
+		}
+	}
 	switch {
+	case d.q.unwritten.Load() > 0:
+		return pressureEvery
 	case !d.free():
 		d.press()
 		return pressureEvery
-	case more:
+	case len(d.turns.order) > 0 || d.inRound || d.again:
 		return 0
 	}
-	next, err := d.q.nextDue(ctx)
+	next, err := d.q.nextDue(ctx, d.dueUntil)
 	if err != nil {
 		return d.failed(ctx, err)
 	}
-	return min(next, idlePoll)
+	return min(max(next, dueEvery), idlePoll)
 }
 
 // failed is a database that does not answer: nothing is lost by waiting.
 func (d *dispatcher) failed(ctx context.Context, err error) time.Duration {
+	d.again = true // the turn that failed is found again
 	if ctx.Err() == nil {
 		d.q.Log.Error("queue cannot be read", maillog.Err, err)
 	}
@@ -194,63 +264,72 @@ func (d *dispatcher) failed(ctx context.Context, err error) time.Duration {
 
 func (d *dispatcher) free() bool { return len(d.running) < d.q.Slots }
 
-// round goes on through the domains that have something in the queue, each in its turn, and tells whether it has not seen all
-// since something changed.
-func (d *dispatcher) round(ctx context.Context) (more bool, err error) {
-	if !d.inRound {
-		if !d.again {
-			return false, nil
-		}
-		d.again, d.inRound = false, true
-	}
-	for range maxSeeks {
-		if !d.free() {
-			return true, nil
-		}
-		domain, next, err := d.q.domainAfter(ctx, d.cursor)
-		if err != nil {
-			return false, err
-		}
-		if domain == "" { // the last one was the last
-			d.cursor, d.inRound = "", false
-			return d.again, nil
-		}
-		d.cursor = domain
-		if next <= time.Now().UnixMilli() {
-			if err := d.claim(ctx, domain); err != nil {
-				return false, err
-			}
+// next is whose turn it is: alternately one from the line, and one of the round.
+func (d *dispatcher) next(ctx context.Context) (t turn, ok bool, err error) {
+	if d.odd = !d.odd; d.odd || len(d.turns.order) == 0 {
+		if t, ok, err = d.round(ctx); ok || err != nil {
+			return t, ok, err
 		}
 	}
-	return true, nil
+	t, ok = d.turns.next()
+	return t, ok, nil
 }
 
-// claim gives slots to letters of a domain, as many as its destination may have.
-func (d *dispatcher) claim(ctx context.Context, domain string) error {
-	for d.free() {
-		letter, to, err := d.q.due(ctx, domain, d.inTry[domain]+maxBatch, d.taken)
-		if err != nil || len(to) == 0 {
-			return err
+// round goes on through all that is in the queue, and returns the next turn that has something due.
+func (d *dispatcher) round(ctx context.Context) (t turn, ok bool, err error) {
+	if !d.inRound {
+		if !d.again {
+			return t, false, nil
 		}
-		name, err := d.q.Deliverer.Destination(ctx, letter.Letter, to[0].To)
-		if err != nil {
-			return err
-		}
-		dest := d.known[name]
-		if dest == nil {
-			dest = &destination{limit: firstLimit}
-			d.known[name] = dest
-		}
-		if dest.running >= dest.limit || dest.silent && d.silent() >= d.q.Patient {
-			return nil
-		}
-		d.start(&attempt{letter: letter, domain: domain, destination: name, to: to, silent: dest.silent}, dest)
+		d.again, d.inRound, d.cursor, d.lastRound = false, true, turn{}, time.Now()
 	}
+	for range maxSeeks {
+		t, next, err := d.q.turnAfter(ctx, d.cursor)
+		if err != nil {
+			return t, false, err
+		}
+		if t == (turn{}) { // the last one was the last
+			d.inRound = false
+			return t, false, nil
+		}
+		d.cursor = t
+		if next <= time.Now().UnixMilli() {
+			return t, true, nil
+		}
+	}
+	return t, false, nil
+}
+
+// claim gives a slot to one letter of a turn, which then goes to the end of the line.
+func (d *dispatcher) claim(ctx context.Context, t turn) error {
+	letter, to, err := d.q.due(ctx, t, d.inTry[t]+maxBatch, d.taken)
+	if err != nil || len(to) == 0 {
+		return err
+	}
+	name, err := d.q.Deliverer.Destination(ctx, letter.Letter, to[0].To)
+	if err != nil {
+		return err
+	}
+	dest := d.known[name]
+	if dest == nil {
+		dest = &destination{limit: firstLimit}
+		d.known[name] = dest
+	}
+	switch {
+	case dest.running >= dest.limit:
+		d.park(&dest.parked, t)
+		return nil
+	case dest.silent && d.silentRunning() >= d.q.Patient:
+		d.park(&d.silent, t)
+		return nil
+	}
+	d.start(&attempt{letter: letter, turn: t, destination: name, to: to, silent: dest.silent}, dest)
+	d.push(t)
 	return nil
 }
 
-// silent is how many slots those have that did not answer in time.
-func (d *dispatcher) silent() (n int) {
+// silentRunning is how many slots those have that did not answer in time.
+func (d *dispatcher) silentRunning() (n int) {
 	for a := range d.running {
 		if a.silent {
 			n++
@@ -265,16 +344,16 @@ func (d *dispatcher) start(a *attempt, dest *destination) {
 	for _, w := range a.to {
 		d.taken[w.row] = struct{}{}
 	}
-	d.inTry[a.domain] += len(a.to)
+	d.inTry[a.turn] += len(a.to)
 	a.began = time.Now()
-	ctx, cancel := context.WithTimeout(d.work, longest)
+	ctx, cancel := context.WithTimeoutCause(d.work, longest, errTooLong)
 	a.cancel = cancel
 	d.wait.Go(func() {
 		defer func() {
 			a.cancel()
 			d.done <- a
 		}()
-		d.q.try(ctx, a)
+		d.q.try(d.work, ctx, a)
 	})
 }
 

@@ -19,18 +19,23 @@ var ErrNoContent = errors.New("queue: the content is gone")
 // notices makes the notices that the sender is to get, and returns what keeps each inside a write.
 func (s *settlement) notices(ctx context.Context) (all []func(*database.Tx) error, err error) {
 	for _, kind := range []noticeKind{failure, delay, success} {
-		about := slices.DeleteFunc(slices.Clone(s.results), func(r result) bool { return !kind.wanted(r) })
 		to, ok := s.addressee(kind)
-		if len(about) == 0 || !ok {
+		if !ok {
 			continue
 		}
-		original, err := s.original(ctx)
-		if err != nil {
-			return nil, err
+		var about []result
+		for i, r := range s.results {
+			if kind.wanted(r) {
+				s.results[i].told = s.results[i].told || kind == delay
+				about = append(about, r)
+			}
+		}
+		if len(about) == 0 {
+			continue
 		}
 		n := notice{id: message.NewID(), kind: kind, hostname: s.q.Hostname, from: s.q.postmaster(to.Address.Domain), to: to, letter: s.letter.Letter,
-			about: about, original: original, now: s.now, giveUp: s.letter.Created.Add(s.q.GiveUp)}
-		deliver, err := s.q.send(ctx, mail{n.id, n.from, n.to, n.compose(), n.wide(), n.now})
+			about: about, original: s.original(ctx), now: s.now, giveUp: s.letter.Created.Add(s.q.GiveUp)}
+		deliver, err := s.q.send(ctx, n.mail())
 		if err != nil {
 			return nil, err
 		}
@@ -68,21 +73,20 @@ func (s *settlement) addressee(kind noticeKind) (to addr.Path, ok bool) {
 // maxOriginal bounds what is returned of a letter.
 const maxOriginal = 256 << 10
 
-// original reads what a notice returns: the header, or where RET asks for it and it is not large, all.
-func (s *settlement) original(ctx context.Context) ([]byte, error) {
+// original reads what a notice returns: the header, or where RET asks for it and it is not large, all. A notice without it is better than
+// none.
+func (s *settlement) original(ctx context.Context) []byte {
 	content, err := s.q.Store.Open(ctx, s.letter.blob, s.letter.ID)
-	switch {
-	case errors.Is(err, ErrNoContent):
-		return nil, nil
-	case err != nil:
-		return nil, err
+	var octets []byte
+	if err == nil {
+		octets, err = io.ReadAll(io.LimitReader(content, maxOriginal))
+		_ = content.Close() // it was only read
 	}
-	defer content.Close()
-	octets, err := io.ReadAll(io.LimitReader(content, maxOriginal))
-	if errors.Is(err, ErrNoContent) {
-		return nil, nil
+	if err != nil {
+		s.q.Log.Warn("a notice does without the letter that it is about", maillog.Msg, s.letter.ID, maillog.Err, err)
+		return nil
 	}
-	return octets, err
+	return octets
 }
 
 // mail is a letter of our own: a notice or an alert.
@@ -92,7 +96,13 @@ type mail struct {
 	to      addr.Path
 	content []byte
 	wide    bool // it needs SMTPUTF8
+	secure  bool // it needs REQUIRETLS
 	now     time.Time
+}
+
+// mail is the notice as a letter. RFC 8689 section 5: one about a letter that had to be encrypted is encrypted, too.
+func (n notice) mail() mail {
+	return mail{id: n.id, from: n.from, to: n.to, content: n.compose(), wide: n.wide(), secure: n.letter.RequireTLS, now: n.now}
 }
 
 // postmaster is the author of our own letters: postmaster of a domain, or of this host.
@@ -121,8 +131,8 @@ func (q *Queue) send(ctx context.Context, m mail) (deliver func(*database.Tx) er
 	content := m.content
 	if q.Signer != nil {
 		fields, err := q.Signer.Sign(ctx, m.from.Domain, content)
-		if err != nil {
-			return nil, err
+		if err != nil { // an unsigned notice is better than none
+			q.Log.Error("a letter of the server is not signed", maillog.Msg, m.id, maillog.Err, err)
 		}
 		content = append(fields, content...)
 	}
@@ -130,7 +140,7 @@ func (q *Queue) send(ctx context.Context, m mail) (deliver func(*database.Tx) er
 	if err != nil {
 		return nil, err
 	}
-	l := Letter{ID: m.id, From: addr.Path{Null: true}, Size: int64(len(content)), EightBit: !isASCII(content), UTF8: m.wide, Created: m.now}
+	l := Letter{ID: m.id, From: addr.Path{Null: true}, Size: int64(len(content)), EightBit: !isASCII(content), UTF8: m.wide, RequireTLS: m.secure, Created: m.now}
 	return func(tx *database.Tx) error {
 		blob, err := hold(tx)
 		if err != nil {

@@ -6,7 +6,7 @@ import (
 	"errors"
 	"log/slog"
 	"math/rand/v2"
-	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/postroom/postroom/internal/addr"
@@ -33,8 +33,9 @@ type Options struct {
 // one process that serves.
 type Queue struct {
 	Options
-	fresh fresh
-	told  told
+	fresh     fresh
+	told      told
+	unwritten atomic.Int64 // attempts whose outcome the database does not take
 }
 
 // New returns a queue.
@@ -67,34 +68,6 @@ func wait(attempts int) time.Duration {
 	return d*9/10 + rand.N(d/5)
 }
 
-// fresh are domains that just got a letter: they are looked at before the others.
-type fresh struct {
-	mu       sync.Mutex // guards what follows
-	domains  []string
-	overflow bool // there were more
-}
-
-// maxFresh bounds what is remembered; the round finds the others.
-const maxFresh = 1000
-
-func (f *fresh) add(domain string) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if len(f.domains) >= maxFresh {
-		f.overflow = true
-		return
-	}
-	f.domains = append(f.domains, domain)
-}
-
-func (f *fresh) take() (domains []string, overflow bool) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	domains, overflow = f.domains, f.overflow
-	f.domains, f.overflow = nil, false
-	return domains, overflow
-}
-
 // Run hands letters over until ctx ends, and returns when all that was under way has ended, half a minute later at most. What was not handed over by then is
 // tried again after the next start.
 func (q *Queue) Run(ctx context.Context) {
@@ -117,7 +90,6 @@ func (q *Queue) Run(ctx context.Context) {
 		case a := <-d.done:
 			d.ended(a)
 		case <-timer.C:
-			d.again = d.again || !d.inRound // a round that was interrupted goes on, and is not begun anew for that
 		}
 		d.collect()
 		timer.Reset(d.fill(ctx))

@@ -452,17 +452,17 @@ func TestRestart(t *testing.T) {
 }
 
 // TestUnwritable: what was taken is written down once the database lets us, even while the queue is told to stop, and the letter is
-// not sent again; a letter with two recipients loses neither fate.
+// not sent again; meanwhile no other letter is begun.
 func TestUnwritable(t *testing.T) {
 	for name, tc := range map[string]struct {
 		broken time.Duration
 		stop   bool
 		sent   int // in the ledger
-		calls  int
 	}{
-		"for a while":            {time.Minute, false, 1, 1},
-		"while it is stopping":   {10 * time.Second, true, 1, 1},
-		"for longer than we try": {settleFor + time.Minute, false, 1, 2},
+		"for a while":                  {time.Minute, false, 2},
+		"for long":                     {3 * time.Hour, false, 2},
+		"while it is stopping":         {5 * time.Second, true, 1},
+		"for longer than stopping may": {time.Minute, true, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -472,22 +472,202 @@ func TestUnwritable(t *testing.T) {
 				stop := w.run()
 				w.add(Letter{}, to("a@one.example")...)
 				w.sleep(time.Second)
-				if tc.stop {
-					stop()
-				} else {
-					w.sleep(tc.broken + time.Hour)
-					stop()
+				w.add(Letter{}, to("b@two.example")...)
+				if !tc.stop {
+					w.sleep(tc.broken - 2*time.Second)
+					if len(w.calls) != 1 {
+						t.Errorf("%d calls while nothing can be written down", len(w.calls))
+					}
+					w.sleep(time.Hour)
 				}
-				if n := w.count("ledger WHERE kind = 'sent'"); n != tc.sent || len(w.calls) != tc.calls {
+				began := time.Now()
+				stop()
+				if took := time.Since(began); took > 31*time.Second {
+					t.Errorf("stopping took %v", took)
+				}
+				if n := w.count("ledger WHERE kind = 'sent'"); n != tc.sent || len(w.calls) != max(1, tc.sent) {
 					t.Errorf("%d sent, %d calls", n, len(w.calls))
 				}
 				if !strings.Contains(w.log.String(), "queue cannot be written") {
 					t.Error("nothing is logged")
 				}
-				w.empty()
 			})
 		})
 	}
+}
+
+// slow is a destination that takes a while for each letter.
+func slow(d time.Duration) func(context.Context, call) []Outcome {
+	return func(ctx context.Context, c call) []Outcome {
+		select {
+		case <-time.After(d):
+		case <-ctx.Done():
+		}
+		return all(c, delivered)
+	}
+}
+
+// firstTry is when a recipient was tried first.
+func (w *world) firstTry(t *testing.T, recipient string) time.Duration {
+	t.Helper()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	i := slices.IndexFunc(w.calls, func(c call) bool { return slices.Contains(c.to, recipient) })
+	if i < 0 {
+		t.Fatalf("%s was not tried", recipient)
+	}
+	return w.calls[i].at
+}
+
+// TestTurns: two domains with many letters do not keep others waiting, whether these were there before or come later.
+func TestTurns(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, Options{Slots: 8})
+		w.answer = slow(5 * time.Second)
+		for i := range 300 {
+			for _, d := range []string{"a", "b"} {
+				w.add(Letter{}, to(fmt.Sprintf("u%d@%s.example", i, d))...)
+			}
+		}
+		w.add(Letter{}, to("old@z1.example")...)
+		defer w.run()()
+		w.sleep(20 * time.Second)
+		w.add(Letter{}, to("new@z2.example")...)
+		w.sleep(20 * time.Minute)
+		if at := w.firstTry(t, "old@z1.example"); at > 6*time.Second {
+			t.Errorf("the letter that waited was tried after %v", at)
+		}
+		if at := w.firstTry(t, "new@z2.example"); at > 26*time.Second {
+			t.Errorf("the new letter was tried after %v", at-20*time.Second)
+		}
+		w.empty()
+	})
+}
+
+// routed chooses destinations.
+type routed struct {
+	*world
+	to func(l Letter, to addr.Path) string
+}
+
+func (r routed) Destination(_ context.Context, l Letter, to addr.Path) (string, error) {
+	return r.to(l, to), nil
+}
+
+// TestSmarthost: many domains behind one smarthost use all that it takes.
+func TestSmarthost(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, Options{})
+		w.q.Deliverer = routed{w, func(Letter, addr.Path) string { return "relay smart:587" }}
+		w.answer = slow(100 * time.Millisecond)
+		var all []Recipient
+		for i := range 200 {
+			all = append(all, to(fmt.Sprintf("u@n%03d.example", i))...)
+		}
+		w.add(Letter{}, all...)
+		defer w.run()()
+		w.sleep(5 * time.Second)
+		if len(w.calls) != 200 {
+			t.Errorf("%d of 200 after 5 s", len(w.calls))
+		}
+		w.empty()
+	})
+}
+
+// TestHeadOfLine: a smarthost of one sender that is down does not keep another's letters to the same domain.
+func TestHeadOfLine(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, Options{})
+		w.q.Deliverer = routed{w, func(l Letter, to addr.Path) string {
+			if l.From.Domain.ASCII() == "relayed.example" {
+				return "relay down:587"
+			}
+			return to.Address.Domain.ASCII()
+		}}
+		w.answer = func(ctx context.Context, c call) []Outcome {
+			if c.letter.From.Domain.ASCII() != "relayed.example" {
+				return all(c, delivered)
+			}
+			o := slow(30*time.Second)(ctx, c)
+			for i := range o {
+				o[i] = deferred
+				o[i].Silent, o[i].Remote = true, false
+			}
+			return o
+		}
+		for i := range 200 {
+			w.add(Letter{From: path("<x@relayed.example>"), Account: 2}, to(fmt.Sprintf("u%d@big.example", i))...)
+		}
+		defer w.run()()
+		w.sleep(time.Minute)
+		w.add(Letter{}, to("friend@big.example")...)
+		w.sleep(time.Second)
+		w.firstTry(t, "friend@big.example")
+	})
+}
+
+// TestTooLong: an attempt that takes too long counts as one, waits its time, and bounces in the end.
+func TestTooLong(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, Options{})
+		w.answer = func(ctx context.Context, c call) []Outcome {
+			<-ctx.Done()
+			return all(c, deferred)
+		}
+		defer w.run()()
+		w.add(Letter{}, to("a@one.example")...)
+		w.sleep(6 * 24 * time.Hour)
+		if n := len(w.calls); n < 10 || n > 30 {
+			t.Errorf("%d tries", n)
+		}
+		if box := w.boxes["<anna@example.org>"]; len(box) != 2 {
+			t.Errorf("%d notices, want a delay and a failure", len(box))
+		}
+		w.empty()
+	})
+}
+
+// badSigner has lost its keys.
+type badSigner struct{}
+
+func (badSigner) Sign(context.Context, addr.Domain, []byte) ([]byte, error) {
+	return nil, errors.New("the key cannot be opened")
+}
+
+// TestPoorNotice: a notice that cannot be signed, or whose letter cannot be read, leaves all the same, and what was delivered stays so.
+func TestPoorNotice(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, Options{Signer: badSigner{}})
+		w.answer = func(_ context.Context, c call) []Outcome {
+			if len(c.to) == 2 {
+				w.mu.Lock()
+				clear(w.content)
+				w.mu.Unlock()
+				return []Outcome{delivered, failed}
+			}
+			return all(c, delivered)
+		}
+		defer w.run()()
+		w.add(Letter{From: path("<gone@elsewhere.example>"), Account: 1}, to("a@one.example", "b@one.example")...)
+		w.sleep(24 * time.Hour)
+		if len(w.calls) != 2 || w.calls[1].to[0] != "gone@elsewhere.example" {
+			t.Errorf("%+v", w.calls)
+		}
+		w.empty()
+	})
+}
+
+// TestClock: what a clock that was wrong has put off is tried soon.
+func TestClock(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, Options{})
+		w.add(Letter{Created: time.Now().Add(365 * 24 * time.Hour)}, to("a@one.example")...)
+		defer w.run()()
+		w.sleep(time.Second)
+		if len(w.calls) != 1 {
+			t.Errorf("%d calls", len(w.calls))
+		}
+	})
 }
 
 // TestSilent: 500 destinations that never answer do not keep a letter from one that does for more than 5 seconds, before and after
@@ -561,25 +741,50 @@ func TestHold(t *testing.T) {
 	})
 }
 
-// TestNamedTooEarly: a domain that is named before its letter is there is looked at again after the next write.
+// TestNamedTooEarly: a turn that is named before its letter is there is looked at again after the next write.
 func TestNamedTooEarly(t *testing.T) {
 	q, err := New(Options{Hostname: "mail.example.org", DB: databasetest.Open(t), Store: &world{}})
 	if err != nil {
 		t.Fatal(err)
 	}
 	d := newDispatcher(t.Context(), q)
-	q.fresh.add("one.example")
-	for i, want := range [][]string{{"one.example"}, {"one.example"}, nil} {
+	d.again = false
+	one := turn{"one.example", "example.org"}
+	q.fresh.add(one)
+	for i, want := range []int{1, 1, 0} {
 		d.added()
-		if !slices.Equal(d.fresh, want) || d.again {
-			t.Errorf("tick %d: %q, want %q", i+1, d.fresh, want)
+		if len(d.turns.order) != want || d.again {
+			t.Errorf("tick %d: %v, want %d", i+1, d.turns.order, want)
 		}
-		d.fresh = nil
+		d.turns = line{}
 	}
 	for i := range maxFresh + 1 {
-		q.fresh.add(fmt.Sprint(i))
+		q.fresh.add(turn{fmt.Sprint(i), ""})
 	}
 	if d.added(); !d.again {
 		t.Error("more than are remembered, and no round")
 	}
+}
+
+// TestFreshPath: a new letter is found without looking through the whole queue.
+func TestFreshPath(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, Options{})
+		changed, stop := w.db.Watch(additions)
+		defer stop()
+		all, stopAll := w.db.Watch(changes)
+		defer stopAll()
+		w.add(Letter{}, to("a@one.example")...)
+		synctest.Wait()
+		select {
+		case <-changed:
+		default:
+			t.Error("no tick of additions")
+		}
+		select {
+		case <-all:
+			t.Error("a tick that begins a round")
+		default:
+		}
+	})
 }

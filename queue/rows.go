@@ -72,15 +72,15 @@ func (q *Queue) Add(tx *database.Tx, l Letter, blob int64, to []Recipient) error
 		return fmt.Errorf("queue: add %s: %w", l.ID, err)
 	}
 	for _, r := range to {
-		domain := r.To.Address.Domain.ASCII()
-		_, err := tx.Exec(`INSERT INTO queue_recipients (letter_id, recipient, domain, notify, original, state, attempts, next, delay_told, reason)
-			VALUES (?, ?, ?, ?, ?, ?, 0, ?, 0, '')`, id, r.To.String(), domain, strings.Join(r.Notify, ","), r.Original, Waiting, l.Created.UnixMilli())
+		t := turn{r.To.Address.Domain.ASCII(), l.From.Address.Domain.ASCII()}
+		_, err := tx.Exec(`INSERT INTO queue_recipients (letter_id, recipient, domain, sender, notify, original, state, attempts, next, delay_told, reason)
+			VALUES (?, ?, ?, ?, ?, ?, ?, 0, ?, 0, '')`, id, r.To.String(), t.domain, t.sender, strings.Join(r.Notify, ","), r.Original, Waiting, l.Created.UnixMilli())
 		if err != nil {
 			return fmt.Errorf("queue: add %s: %w", l.ID, err)
 		}
-		q.fresh.add(domain)
+		q.fresh.add(t)
 	}
-	return tx.Tell(changes)
+	return tx.Tell(additions)
 }
 
 // parsePath reads what Path.String wrote.
@@ -92,35 +92,79 @@ func parsePath(s string) (addr.Path, error) {
 	return p, err
 }
 
-// domainAfter returns the next domain with recipients that wait, and when the first of them is due; "" where there is none.
-func (q *Queue) domainAfter(ctx context.Context, after string) (domain string, next int64, err error) {
-	err = q.DB.ReadRow(ctx, "SELECT domain, next FROM queue_recipients WHERE state = 0 AND domain > ? ORDER BY domain, next LIMIT 1", []any{after}, &domain, &next)
+// turnAfter returns the next turn with recipients that wait, and when the first of them is due; the zero turn where there is none.
+func (q *Queue) turnAfter(ctx context.Context, after turn) (t turn, next int64, err error) {
+	err = q.DB.ReadRow(ctx, `SELECT domain, sender, next FROM queue_recipients WHERE state = 0 AND (domain, sender) > (?, ?)
+		ORDER BY domain, sender, next LIMIT 1`, []any{after.domain, after.sender}, &t.domain, &t.sender, &next)
 	if errors.Is(err, sql.ErrNoRows) {
-		return "", 0, nil
+		return turn{}, 0, nil
 	}
-	return domain, next, err
+	if err == nil && next > time.Now().Add(maxAhead).UnixMilli() {
+		next, err = 0, q.bringForward(ctx, t)
+	}
+	return t, next, err
 }
 
-// nextDue is the time until a recipient is due that is not due yet.
-func (q *Queue) nextDue(ctx context.Context) (time.Duration, error) {
+// maxAhead is more than any recipient waits: one that would wait longer was put off by a clock that was wrong.
+const maxAhead = 5 * time.Hour
+
+// bringForward makes due what a clock that was wrong has put off.
+func (q *Queue) bringForward(ctx context.Context, t turn) error {
 	now := time.Now()
+	return q.DB.Write(ctx, func(tx *database.Tx) error {
+		_, err := tx.Exec("UPDATE queue_recipients SET next = ? WHERE state = 0 AND domain = ? AND sender = ? AND next > ?",
+			now.UnixMilli(), t.domain, t.sender, now.Add(maxAhead).UnixMilli())
+		return err
+	})
+}
+
+// maxDue bounds what is read of what has become due. A round finds the rest.
+const maxDue = 5000
+
+// dueSince returns the turns of what has become due after one time until another. all tells that these are all.
+func (q *Queue) dueSince(ctx context.Context, after, until int64) (turns []turn, all bool, err error) {
+	seen := 0
+	err = q.DB.Read(ctx, func(tx *database.Tx) error {
+		turns, seen = nil, 0
+		rows, err := tx.Query("SELECT domain, sender FROM queue_recipients WHERE state = 0 AND next > ? AND next <= ? LIMIT ?", after, until, maxDue)
+		if err != nil {
+			return err
+		}
+		defer rows.Close()
+		last := turn{}
+		for ; rows.Next(); seen++ {
+			var t turn
+			if err := rows.Scan(&t.domain, &t.sender); err != nil {
+				return err
+			}
+			if t != last { // mostly enough; the line takes each once
+				turns, last = append(turns, t), t
+			}
+		}
+		return rows.Err()
+	})
+	return turns, seen < maxDue, err
+}
+
+// nextDue is the time until a recipient is due that was not due at the given time.
+func (q *Queue) nextDue(ctx context.Context, after int64) (time.Duration, error) {
 	var next sql.NullInt64
-	if err := q.DB.ReadRow(ctx, "SELECT min(next) FROM queue_recipients WHERE state = 0 AND next > ?", []any{now.UnixMilli()}, &next); err != nil {
+	if err := q.DB.ReadRow(ctx, "SELECT min(next) FROM queue_recipients WHERE state = 0 AND next > ?", []any{after}, &next); err != nil {
 		return 0, err
 	}
 	if !next.Valid {
 		return idlePoll, nil
 	}
-	return time.UnixMilli(next.Int64).Sub(now), nil
+	return max(0, time.Until(time.UnixMilli(next.Int64))), nil
 }
 
-// due returns a letter and its recipients in a domain that are due, the longest waiting first, but none that is taken. What cannot
+// due returns a letter of a turn and its recipients that are due, the longest waiting first, but none that is taken. What cannot
 // be read is set aside.
-func (q *Queue) due(ctx context.Context, domain string, limit int, taken map[int64]struct{}) (l queued, to []waiting, err error) {
+func (q *Queue) due(ctx context.Context, t turn, limit int, taken map[int64]struct{}) (l queued, to []waiting, err error) {
 	for {
 		var bad int64
 		err = q.DB.Read(ctx, func(tx *database.Tx) (err error) {
-			l, to, bad, err = readDue(tx, domain, limit, taken)
+			l, to, bad, err = readDue(tx, t, limit, taken)
 			return err
 		})
 		if bad == 0 {
@@ -133,9 +177,9 @@ func (q *Queue) due(ctx context.Context, domain string, limit int, taken map[int
 }
 
 // readDue returns the row that is bad, where one is.
-func readDue(tx *database.Tx, domain string, limit int, taken map[int64]struct{}) (l queued, to []waiting, bad int64, err error) {
+func readDue(tx *database.Tx, t turn, limit int, taken map[int64]struct{}) (l queued, to []waiting, bad int64, err error) {
 	rows, err := tx.Query(`SELECT id, letter_id, recipient, notify, original, attempts, delay_told FROM queue_recipients
-		WHERE state = 0 AND domain = ? AND next <= ? ORDER BY next, id LIMIT ?`, domain, time.Now().UnixMilli(), limit)
+		WHERE state = 0 AND domain = ? AND sender = ? AND next <= ? ORDER BY next, id LIMIT ?`, t.domain, t.sender, time.Now().UnixMilli(), limit)
 	if err != nil {
 		return l, nil, 0, err
 	}

@@ -1,0 +1,7 @@
+-- Letters of one sender's domain to one domain have one destination: these pairs take turns, so that a smarthost of one sender that is
+-- down does not stand before another sender's letters. Rows from before are of no sender's domain, which only groups them.
+
+-- +goose Up
+ALTER TABLE queue_recipients ADD COLUMN sender TEXT NOT NULL DEFAULT ''; -- domain of the reverse-path, A-labels
+DROP INDEX queue_recipients_due;
+CREATE INDEX queue_recipients_due ON queue_recipients (state, domain, sender, next);
