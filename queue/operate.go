@@ -9,6 +9,7 @@ import (
 
 	"github.com/postroom/postroom/internal/addr"
 	"github.com/postroom/postroom/internal/database"
+	"github.com/postroom/postroom/internal/maillog"
 	"github.com/postroom/postroom/internal/message"
 )
 
@@ -131,21 +132,51 @@ func (q *Queue) Tries(ctx context.Context, e Entry) (all []Try, err error) {
 
 // Retry makes what the filter chooses due now, held or not held recipients as they are.
 func (q *Queue) Retry(ctx context.Context, f Filter) (n int, err error) {
-	return q.update(ctx, f, "next = ?", []any{time.Now().UnixMilli()}, Waiting)
+	return q.update(ctx, f, "next = ?", []any{time.Now().UnixMilli()}, nil, Waiting)
 }
 
-// Hold keeps what the filter chooses from being tried, until Release.
+// Hold keeps what the filter chooses from being tried, until Release; what is held with its account, beyond the account's release.
 func (q *Queue) Hold(ctx context.Context, f Filter) (n int, err error) {
-	return q.update(ctx, f, "state = ?", []any{Held}, Waiting)
+	return q.update(ctx, f, "state = ?", []any{Held}, nil, Waiting, AccountHeld)
 }
 
-// Release lets what was held or set aside be tried again. What is held with its account is released with it.
-func (q *Queue) Release(ctx context.Context, f Filter) (n int, err error) {
-	return q.update(ctx, f, "state = ?, reason = ''", []any{Waiting}, Held, Aside)
+// Release lets what was held or set aside be tried again. What belongs to an account that onHold tells of stays held with it.
+func (q *Queue) Release(ctx context.Context, f Filter, onHold func(tx *database.Tx, account int64) (bool, error)) (n int, err error) {
+	where, args := f.where()
+	return q.update(ctx, f, "state = ?, reason = ''", []any{Waiting}, func(tx *database.Tx) error {
+		accounts, err := accountsOf(tx, where, args)
+		for _, account := range accounts {
+			held := false
+			if held, err = onHold(tx, account); err == nil && held {
+				_, err = q.HoldAccount(tx, account)
+			}
+			if err != nil {
+				return err
+			}
+		}
+		return err
+	}, Held, Aside)
 }
 
-// update changes what the filter chooses of these states.
-func (q *Queue) update(ctx context.Context, f Filter, set string, values []any, states ...State) (n int, err error) {
+// accountsOf lists the accounts whose letters a filter chooses.
+func accountsOf(tx *database.Tx, where string, args []any) (all []int64, err error) {
+	rows, err := tx.Query("SELECT DISTINCT l.account_id FROM queue_letters l JOIN queue_recipients r ON r.letter_id = l.id WHERE "+where, args...)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var account int64
+		if err := rows.Scan(&account); err != nil {
+			return nil, err
+		}
+		all = append(all, account)
+	}
+	return all, rows.Err()
+}
+
+// update changes what the filter chooses of these states, and does then what belongs into the same write.
+func (q *Queue) update(ctx context.Context, f Filter, set string, values []any, then func(*database.Tx) error, states ...State) (n int, err error) {
 	where, args := f.where()
 	in := strings.TrimSuffix(strings.Repeat("?, ", len(states)), ", ")
 	for _, s := range states {
@@ -158,7 +189,9 @@ func (q *Queue) update(ctx context.Context, f Filter, set string, values []any, 
 			return err
 		}
 		changed, err := r.RowsAffected()
-		n = int(changed)
+		if n = int(changed); err == nil && then != nil {
+			err = then(tx)
+		}
 		return errors.Join(err, tx.Tell(changes))
 	})
 	if err != nil {
@@ -173,13 +206,13 @@ func (q *Queue) update(ctx context.Context, f Filter, set string, values []any, 
 // dropSome bounds the recipients that one write drops.
 const dropSome = 1000
 
-// Drop takes what the filter chooses out of the queue. Nobody is told.
-func (q *Queue) Drop(ctx context.Context, f Filter) (n int, err error) {
+// Drop takes what the filter chooses out of the queue. The ledger says by whom; no sender is told.
+func (q *Queue) Drop(ctx context.Context, f Filter, by string) (n int, err error) {
 	where, args := f.where()
 	for {
 		some := 0
 		err := q.DB.Write(ctx, func(tx *database.Tx) (err error) {
-			some, err = q.dropSome(tx, where, args)
+			some, err = q.dropSome(tx, where, args, by)
 			return err
 		})
 		n += some
@@ -194,24 +227,9 @@ func (q *Queue) Drop(ctx context.Context, f Filter) (n int, err error) {
 	}
 }
 
-func (q *Queue) dropSome(tx *database.Tx, where string, args []any) (n int, err error) {
-	rows, err := tx.Query("SELECT r.id, l.id FROM queue_letters l JOIN queue_recipients r ON r.letter_id = l.id WHERE "+where+" ORDER BY r.id LIMIT ?",
-		append(append([]any{}, args...), dropSome)...)
+func (q *Queue) dropSome(tx *database.Tx, where string, args []any, by string) (n int, err error) {
+	recipients, letters, entries, err := toDrop(tx, where, args, by)
 	if err != nil {
-		return 0, err
-	}
-	defer rows.Close()
-	letters := map[int64]int{}
-	var recipients []int64
-	for rows.Next() {
-		var recipient, letter int64
-		if err := rows.Scan(&recipient, &letter); err != nil {
-			return 0, err
-		}
-		recipients = append(recipients, recipient)
-		letters[letter]++
-	}
-	if err := errors.Join(rows.Err(), rows.Close()); err != nil {
 		return 0, err
 	}
 	for _, row := range recipients {
@@ -224,5 +242,32 @@ func (q *Queue) dropSome(tx *database.Tx, where string, args []any) (n int, err 
 			return 0, err
 		}
 	}
-	return len(recipients), nil
+	return len(recipients), maillog.Add(tx, entries...)
+}
+
+// toDrop reads what is to be dropped: the recipients, how many they are of each letter, and what the ledger says of them.
+func toDrop(tx *database.Tx, where string, args []any, by string) (recipients []int64, letters map[int64]int, entries []maillog.Entry, err error) {
+	rows, err := tx.Query(`SELECT r.id, l.id, l.message, l.account_id, l.reverse_path, r.recipient FROM queue_letters l
+		JOIN queue_recipients r ON r.letter_id = l.id WHERE `+where+" ORDER BY r.id LIMIT ?", append(append([]any{}, args...), dropSome)...)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	defer rows.Close()
+	letters = map[int64]int{}
+	for rows.Next() {
+		var (
+			recipient, letter int64
+			id                string
+		)
+		e := maillog.Entry{Time: time.Now(), Kind: maillog.KindDropped, Detail: "dropped from the queue by " + by}
+		if err := rows.Scan(&recipient, &letter, &id, &e.Account, &e.ReversePath, &e.Recipient); err != nil {
+			return nil, nil, nil, err
+		}
+		recipients = append(recipients, recipient)
+		letters[letter]++
+		if e.Message, err = message.ParseID(id); err == nil { // what cannot be read has no history
+			entries = append(entries, e)
+		}
+	}
+	return recipients, letters, entries, errors.Join(rows.Err(), rows.Close())
 }

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"os/user"
 	"strconv"
 	"time"
 
@@ -208,38 +210,69 @@ func (c *queueHold) Run(ctx context.Context, p *program) error {
 type queueDrop struct{ queueFilter }
 
 func (c *queueDrop) Run(ctx context.Context, p *program) error {
-	return p.changeQueue(ctx, &c.queueFilter, "dropped", func(q *queue.Queue, f queue.Filter) (int, error) { return q.Drop(ctx, f) })
+	return p.changeQueue(ctx, &c.queueFilter, "dropped", func(q *queue.Queue, f queue.Filter) (int, error) { return q.Drop(ctx, f, operator()) })
 }
 
 type queueRelease struct{ queueFilter }
 
-// Run releases an account that sent too much together with its letters.
+// Run releases what was held, or with --account alone an account that sent too much together with its letters.
 func (c *queueRelease) Run(ctx context.Context, p *program) error {
 	return p.withQueue(ctx, &c.queueFilter, false, func(s *stores, q *queue.Queue, f queue.Filter) error {
-		n, err := q.Release(ctx, f)
-		if err != nil && !errors.Is(err, queue.ErrNotFound) {
-			return err
-		}
-		more, was := 0, false
-		if f.Account != 0 {
-			err = s.db.Write(ctx, func(tx *database.Tx) (err error) {
-				if was, err = accounts.ReleaseSending(tx, f.Account); err != nil {
-					return err
-				}
-				more, err = q.ReleaseAccount(tx, f.Account)
+		released, was := 0, false
+		if f == (queue.Filter{Account: f.Account}) {
+			var err error
+			if released, was, err = c.account(ctx, s, q, f.Account); err != nil {
 				return err
-			})
-			if err != nil {
-				return fmt.Errorf("release %s: %w", c.Account.Address, err)
 			}
 		}
-		if n+more == 0 && !was {
-			return nof("nothing that is held is that: `postroom queue list` shows what is there")
+		n, err := q.Release(ctx, f, onHold)
+		switch {
+		case err == nil:
+			released += n
+		case !errors.Is(err, queue.ErrNotFound):
+			return err
+		case released == 0 && !was:
+			return nof("nothing that is held is that: `postroom queue list` shows what is there, and --account ADDRESS alone releases what is held with an account")
 		}
 		if was {
 			p.say("%s may send again.", c.Account.Address)
 		}
-		p.say("%d released.", n+more)
+		p.say("%d released.", released)
 		return nil
 	})
+}
+
+// account lets an account send again.
+func (c *queueRelease) account(ctx context.Context, s *stores, q *queue.Queue, account int64) (n int, was bool, err error) {
+	err = s.db.Write(ctx, func(tx *database.Tx) (err error) {
+		if was, err = accounts.ReleaseSending(tx, account); err != nil {
+			return err
+		}
+		n, err = q.ReleaseAccount(tx, account)
+		return err
+	})
+	if err != nil {
+		err = fmt.Errorf("release %s: %w", c.Account.Address, err)
+	}
+	return n, was, err
+}
+
+// onHold tells whether an account may not send.
+func onHold(tx *database.Tx, account int64) (bool, error) {
+	err := accounts.MaySend(tx, account)
+	if errors.Is(err, accounts.ErrHeld) {
+		return true, nil
+	}
+	return false, err
+}
+
+// operator is who gives the command: behind sudo, the one who used it.
+func operator() string {
+	if name := os.Getenv("SUDO_USER"); name != "" {
+		return name
+	}
+	if u, err := user.Current(); err == nil {
+		return u.Username
+	}
+	return fmt.Sprintf("user id %d", os.Getuid())
 }

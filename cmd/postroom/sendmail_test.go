@@ -2,8 +2,12 @@ package main
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
+
+	"github.com/postroom/postroom/internal/database"
+	"github.com/postroom/postroom/internal/maillog"
 )
 
 // TestSendmail hands letters in as programs on the machine do, and follows them through the commands of the queue.
@@ -35,12 +39,83 @@ func TestSendmail(t *testing.T) {
 	in.must("", "queue", "release", "--id", all[0].ID)
 	in.must("", "queue", "retry", "--account", "anna@example.org")
 	in.must("", "queue", "drop", "--destination", "far.example")
+	if dropped := in.dropped(); len(dropped) != 2 || !strings.HasPrefix(dropped[0], "<zoe@far.example> dropped from the queue by ") {
+		t.Errorf("the ledger says %q", dropped)
+	}
 	if in.read(&all, "queue", "list"); len(all) != 1 || all[0].Recipient != "<yan@near.example>" {
 		t.Errorf("after drop: %+v", all)
 	}
 	var usage struct{ Messages int }
 	if in.read(&usage, "account", "show", "ben@example.org"); usage.Messages != 1 {
 		t.Errorf("ben has %d letters", usage.Messages)
+	}
+}
+
+// dropped are the rows of the ledger about what was dropped.
+func (in *installation) dropped() (all []string) {
+	in.t.Helper()
+	db, err := database.Open(in.t.Context(), database.Options{DataDir: in.data})
+	if err != nil {
+		in.t.Fatal(err)
+	}
+	defer db.Close()
+	entries, err := maillog.OfAccount(in.t.Context(), db, 1, 100)
+	if err != nil {
+		in.t.Fatal(err)
+	}
+	for _, e := range entries {
+		if e.Kind == maillog.KindDropped {
+			all = append(all, e.Recipient+" "+e.Detail)
+		}
+	}
+	return all
+}
+
+// TestQueueHolds: what an account's hold keeps stays, whatever else is released, and what the operator holds stays beyond it.
+func TestQueueHolds(t *testing.T) {
+	in := settled(t)
+	send := func(n int) result {
+		args := []string{"sendmail", "-f", "anna@example.org"}
+		for i := range n {
+			args = append(args, fmt.Sprintf("n%d@far.example", i))
+		}
+		return in.try("From: anna@example.org\n\nx\n", args...)
+	}
+	states := func() (all []string) {
+		var rows []struct{ ID, State string }
+		in.read(&rows, "queue", "list")
+		for _, r := range rows {
+			all = append(all, r.State)
+		}
+		return all
+	}
+	send(1)
+	send(1)
+	var rows []struct{ ID string }
+	in.read(&rows, "queue", "list")
+	in.must("", "queue", "hold", "--id", rows[0].ID)
+	send(501)
+	if got := states(); !slices.Equal(got, []string{"held", "held with its account"}) {
+		t.Fatalf("%q", got)
+	}
+	in.must("", "queue", "release", "--id", rows[0].ID)
+	if got := states(); !slices.Equal(got, []string{"held with its account", "held with its account"}) {
+		t.Errorf("released by id: %q", got)
+	}
+	if r := in.try("", "queue", "release", "--id", rows[1].ID, "--account", "anna@example.org"); r.status != statusNo || send(1).status != statusTemporary {
+		t.Errorf("the account is released by a filter that is narrower: %+v", r)
+	}
+	in.must("", "queue", "hold", "--id", rows[1].ID)
+	in.must("", "queue", "release", "--account", "anna@example.org")
+	if got := states(); !slices.Equal(got, []string{"waiting", "waiting"}) {
+		t.Errorf("released with the account: %q", got)
+	}
+	if r := send(1); r.status != statusDone {
+		t.Errorf("%+v", r)
+	}
+	in.must("", "account", "remove", "anna@example.org", "--now")
+	if got := states(); len(got) != 0 {
+		t.Errorf("of a removed account: %q", got)
 	}
 }
 

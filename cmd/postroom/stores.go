@@ -12,6 +12,7 @@ import (
 	"github.com/postroom/postroom/internal/maillog"
 	"github.com/postroom/postroom/internal/secret"
 	"github.com/postroom/postroom/mailbox"
+	"github.com/postroom/postroom/queue"
 )
 
 // stores are the database and the packages that keep something in it: what the server and the commands share.
@@ -53,9 +54,16 @@ func (s *stores) close() (err error) {
 	return errors.Join(err, s.db.Close())
 }
 
-// erase removes, for good, all that is kept of an account that was removed: mail, ledger rows, and last its passwords,
+// erase removes, for good, all that is kept of an account that was removed: mail, also on its way out, ledger rows, and last its passwords,
 // so that a failure on the way is found and mended by the next try.
 func (s *stores) erase(ctx context.Context, account int64) error {
+	q, err := queue.New(queue.Options{Hostname: "localhost", DB: s.db, Store: queueStore{s}}) // it sends nothing
+	if err != nil {
+		return err
+	}
+	if _, err := q.Drop(ctx, queue.Filter{Account: account}, "the removal of its account"); err != nil && !errors.Is(err, queue.ErrNotFound) {
+		return err
+	}
 	if err := s.mailbox.Erase(ctx, account); err != nil {
 		return fmt.Errorf("erase mail of account %d: %w", account, err)
 	}

@@ -18,6 +18,7 @@ const (
 	KindSent    Kind = "sent"    // another server has taken it
 	KindBounced Kind = "bounced" // nobody will take it
 	KindDelayed Kind = "delayed" // its sender was told that it is late
+	KindDropped Kind = "dropped" // an operator took it out of the queue
 )
 
 // Entry is a row of the ledger: one event of one letter.
