@@ -1,5 +1,5 @@
 // Package zone is a DNS server for tests and the demonstration: it knows what it was told, for all zones at once, and fails per
-// name as it was told to. It can be asked in process (Exchange) or over the network (Start).
+// name as it was told to. It can be asked in process (Exchange) or over the network (Start, Listen).
 package zone
 
 import (
@@ -286,8 +286,13 @@ func (z *Zone) fail(reply *dns.Msg, fault Fault, tcp bool) {
 
 // Start serves on a free port of the loopback, UDP and TCP, until stop or the end of ctx.
 func (z *Zone) Start(ctx context.Context) (server netip.AddrPort, stop func(), err error) {
+	return z.Listen(ctx, "127.0.0.1:0")
+}
+
+// Listen is Start at an address, such as "198.51.100.1:53".
+func (z *Zone) Listen(ctx context.Context, address string) (server netip.AddrPort, stop func(), err error) {
 	var config net.ListenConfig
-	listener, err := config.Listen(ctx, "tcp", "127.0.0.1:0")
+	listener, err := config.Listen(ctx, "tcp", address)
 	if err != nil {
 		return server, nil, err
 	}
