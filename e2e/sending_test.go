@@ -117,8 +117,8 @@ func (s *sink) has(t *testing.T, to string, n int) [][]byte {
 	return nil
 }
 
-// signed verifies the signatures of a letter with what `postroom dkim list` says is to be published.
-func (s *server) signed(t *testing.T, letter []byte) (good int) {
+// keys are the names and the content of the DNS records that `postroom dkim list` says are to be published.
+func (s *server) keys(t *testing.T) map[string]string {
 	t.Helper()
 	var keys []struct{ Name, Record string }
 	if err := json.Unmarshal([]byte(s.run(t, "", "dkim", "list", domain, "--json")), &keys); err != nil {
@@ -128,6 +128,13 @@ func (s *server) signed(t *testing.T, letter []byte) (good int) {
 	for _, k := range keys {
 		records[k.Name] = k.Record
 	}
+	return records
+}
+
+// signed verifies the signatures of a letter with those records.
+func (s *server) signed(t *testing.T, letter []byte) (good int) {
+	t.Helper()
+	records := s.keys(t)
 	header, err := message.ReadHeader(bytes.NewReader(letter), message.HeaderLimits{})
 	if err != nil {
 		t.Fatal(err)
