@@ -39,13 +39,13 @@ type exchange struct {
 // run makes the transaction. It settles at least one recipient, or returns a failure.
 func (b *batch) run(ctx context.Context) *failure {
 	b.s.used++
-	b.s.until(envelopeTimeout)
+	b.s.until(envelopeTimeout + time.Duration(len(b.to))*perRecipient)
 	if err := b.envelope(); err != nil {
 		return b.lost(ctx, err, "after MAIL")
 	}
 	if b.failure != nil || len(b.accepted) == 0 {
 		// RFC 2920 section 3.1: a server that wants the content nevertheless does not get it.
-		b.s.broken = b.data.Code == 354
+		b.s.broken = b.s.broken || b.data.Code == 354
 		return b.failure
 	}
 	if f := b.content(ctx); f != nil {
@@ -149,7 +149,7 @@ func (b *batch) got(e exchange, r wire.Reply) {
 
 func (b *batch) gotMail(r wire.Reply) {
 	b.mail = r
-	switch status, ok := classOf(r); {
+	switch status, ok := b.judge(r); {
 	case !ok:
 		b.failure = lost(errReply, "after MAIL")
 	case status == queue.Deferred:
@@ -163,7 +163,7 @@ func (b *batch) gotRcpt(i int, r wire.Reply) {
 	if b.failure != nil || b.mail.Code/100 != 2 {
 		return // it only says that there was no MAIL
 	}
-	switch status, ok := classOf(r); {
+	switch status, ok := b.judge(r); {
 	case !ok:
 		b.failure = lost(errReply, "after RCPT")
 	case status == queue.Delivered:
@@ -172,6 +172,25 @@ func (b *batch) gotRcpt(i int, r wire.Reply) {
 	case !b.avoid6(r):
 		b.settle([]int{i}, replied(status, r))
 	}
+}
+
+// judge is what a reply to a command means. What says that we did not keep to the order is no word about the letter; nor is the demand
+// for TLS (RFC 3207 section 4) by a server that offers it, where a handshake that failed has led here.
+func (b *batch) judge(r wire.Reply) (queue.Status, bool) {
+	status, ok := classOf(r)
+	if status != queue.Failed {
+		return status, ok
+	}
+	wantsTLS := r.Code == 530 || r.Enhanced.Subject == 7 && r.Enhanced.Detail == 10
+	if wantsTLS && b.s.stamp.TLS == "" && b.s.ext.has("STARTTLS") {
+		b.a.d.memory.forget(b.s.stamp.Host)
+		b.s.broken = true // nothing else is sent over it
+		return queue.Deferred, true
+	}
+	if r.Code == 503 {
+		return queue.Deferred, true
+	}
+	return status, ok
 }
 
 // tooMany tells whether a reply to RCPT says that the recipient should come in another transaction. RFC 5321 section

@@ -20,7 +20,8 @@ const (
 	finalTimeout     = 10 * time.Minute
 	handshakeTimeout = time.Minute
 	setupTimeout     = 10 * time.Minute // from the greeting to the first MAIL
-	envelopeTimeout  = 10 * time.Minute // from MAIL to the content
+	envelopeTimeout  = 10 * time.Minute // from MAIL to the content,
+	perRecipient     = 30 * time.Second // and for each recipient: some servers let strangers wait before each answer
 	quitTimeout      = 5 * time.Second
 	lastWordsTimeout = 2 * time.Second // for a reply that explains why the connection broke
 

@@ -53,16 +53,16 @@ func (b *batch) content(ctx context.Context) *failure {
 	return b.gotFinal(ctx, r)
 }
 
-// refusedData is a reply to DATA that is not 354. It means what a reply to the content means, but for 503, which says that the
-// server lost count.
+// refusedData is a reply to DATA that is not 354. It means what a reply to the content means, but for what says nothing about the
+// letter.
 func (b *batch) refusedData() *failure {
-	status, ok := classOf(b.data)
+	status, ok := b.judge(b.data)
 	switch {
 	case b.data.Code == closing:
 		return refused(b.data, thisHost)
 	case !ok || status == queue.Delivered:
 		return lost(errReply, "after DATA")
-	case b.data.Code == 503:
+	case status == queue.Deferred && b.data.Code/100 == 5:
 		return refused(b.data, thisHost)
 	case !b.avoid6(b.data):
 		b.settle(b.accepted, replied(status, b.data))

@@ -39,6 +39,13 @@ func (m *memory) mode(t *target) tlsMode {
 	return anyTLS
 }
 
+// forget lets the next letter try everything again.
+func (m *memory) forget(host string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delete(m.hosts, host)
+}
+
 // learn remembers how a session came about.
 func (m *memory) learn(t *target, mode tlsMode) {
 	if mode == anyTLS || t.policy.need != optional || t.host == "" {

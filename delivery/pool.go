@@ -22,7 +22,7 @@ type poolKey struct {
 	source netip.Addr
 	policy string
 	login  string // of a smarthost, and what changes with it
-	pins   string // the TLSA records that the certificate was held against
+	pins   string // the TLSA records that the certificate was held against, and the names that it might have
 
 	requireTLS bool // the server offers REQUIRETLS, and may get letters that ask for it
 }

@@ -1,6 +1,7 @@
 package delivery
 
 import (
+	"bufio"
 	"context"
 	"fmt"
 	"io"
@@ -55,6 +56,40 @@ func TestResetAfterRefusal(t *testing.T) {
 		end()
 		if got := strings.Join(k.lines, "; "); got != "EHLO mail.example.org; MAIL FROM:<anna@example.org>; RCPT TO:<ben@remote.example>; RSET; MAIL FROM:<anna@example.org>; RCPT TO:<ben@remote.example>; QUIT" {
 			t.Errorf("said %s", got)
+		}
+	})
+}
+
+// TestTarpit shows that a server that takes its time for each recipient gets the letter.
+func TestTarpit(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.serve("192.0.2.1", func(_ *testing.T, c net.Conn) {
+			_, _ = io.WriteString(c, "220 here\r\n")
+			r := bufio.NewReader(c)
+			for {
+				line, err := r.ReadString('\n')
+				if err != nil {
+					return
+				}
+				switch {
+				case strings.HasPrefix(line, "RCPT"):
+					time.Sleep(25 * time.Second)
+				case strings.HasPrefix(line, "DATA"):
+					_, _ = io.WriteString(c, "354 go\r\n")
+					readDots(r)
+				}
+				_, _ = io.WriteString(c, "250 2.0.0 ok\r\n")
+			}
+		})
+		d, end := w.deliverer()
+		defer end()
+		var to []string
+		for i := range 100 {
+			to = append(to, fmt.Sprintf("u%d@remote.example", i))
+		}
+		for i, o := range d.Deliver(t.Context(), letter(t), recipients(t, to...), opens(letterText)) {
+			checkMatch(t, to[i], "delivered *", describeOutcome(o))
 		}
 	})
 }

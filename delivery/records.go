@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/postroom/postroom/internal/dane"
@@ -65,6 +66,9 @@ func (t *target) key(ip, source netip.Addr) poolKey {
 	}
 	if t.relay != nil {
 		k.login = strconv.FormatInt(t.relay.row, 10)
+	}
+	if len(t.records) > 0 {
+		k.pins = strings.Join(t.names, " ") + ";" // which certificates fit depends on the domain that the host stands for
 	}
 	for _, r := range t.records {
 		k.pins += fmt.Sprintf("%d %d %d %x;", r.Usage, r.Selector, r.Matching, r.Data)

@@ -107,7 +107,10 @@ func (a *attempt) toDomain(ctx context.Context, domain addr.Domain) {
 	a.allowIPv6(ctx)
 	sts := stsAnswer{}
 	if a.d.sts != nil && !a.facts(false).ignoresPolicies() {
-		sts = a.d.sts.get(ctx, domain.ASCII())
+		if sts, err = a.d.sts.get(ctx, domain.ASCII()); err != nil {
+			a.note(local("4.3.0", "the MTA-STS policy of the domain could not be read here"))
+			return
+		}
 	}
 	next := nextHop{domain: domain.ASCII(), x: x, implicit: len(x.MX) == 0, sts: sts}
 	for i, group := range groups {
@@ -217,7 +220,7 @@ func (a *attempt) findAddresses(ctx context.Context, t *target, secure bool) boo
 // protection decides what a connection to an exchanger must have.
 func (a *attempt) protection(ctx context.Context, t *target, next nextHop) {
 	secure := t.base != ""
-	f := a.facts(secure)
+	f := a.facts(secure || next.x.Secure && !next.implicit) // RFC 8689 section 4.2.1: the MX look-up is what counts
 	f.sts, f.stsMatch = next.sts.mode, next.sts.match(t.host)
 	if secure && !f.ignoresPolicies() {
 		f.dane = a.lookUpTLSA(ctx, t, next)

@@ -10,13 +10,14 @@ import (
 	"time"
 
 	"github.com/postroom/postroom/internal/addr"
+	"github.com/postroom/postroom/internal/resolve"
 )
 
 const (
-	// selfTTL is how long what is known of this machine's addresses counts.
-	selfTTL = 10 * time.Minute
-	// selfTimeout bounds the look-ups for it.
-	selfTimeout = 15 * time.Second
+	// selfTTL is how long what is known of this machine's addresses counts, and selfRetry how long where a part was not found out.
+	selfTTL, selfRetry = 10 * time.Minute, time.Minute
+	// selfTimeout bounds the look-ups for it, which hold up a letter.
+	selfTimeout = 5 * time.Second
 	// maxSources bounds the IPv6 addresses that are looked at, and maxReverse the names of one.
 	maxSources, maxReverse = 8, 10
 )
@@ -35,10 +36,11 @@ type Self struct {
 	// Interfaces are the addresses of this machine. nil: those that the system says.
 	Interfaces func() ([]netip.Addr, error)
 
-	mu    sync.Mutex // guards what follows
-	until time.Time
-	own   []netip.Addr // of the interfaces, and what Hostname leads to: behind NAT that is another one
-	named []netip.Addr // IPv6 addresses with a name that leads back to them
+	mu      sync.Mutex // guards what follows
+	until   time.Time
+	looking chan struct{} // somebody looks them up; closed when that has ended
+	own     []netip.Addr  // of the interfaces, and what Hostname leads to: behind NAT that is another one
+	named   []netip.Addr  // IPv6 addresses with a name that leads back to them
 }
 
 // Own tells whether an address is this server's.
@@ -61,43 +63,67 @@ func (s *Self) IPv6(ctx context.Context, from addr.Domain) (source netip.Addr, o
 	return netip.Addr{}, false
 }
 
-// addresses are those that are known, looked up again where that is long ago.
+// addresses are those that are known. Where that is long ago, one caller looks them up again, and the others go on with what was known.
 func (s *Self) addresses(ctx context.Context) (own, named []netip.Addr) {
 	s.mu.Lock()
-	own, named = s.own, s.named
-	fresh := time.Now().Before(s.until)
+	known, fresh := !s.until.IsZero(), time.Now().Before(s.until)
+	if fresh || known && s.looking != nil {
+		defer s.mu.Unlock()
+		return s.own, s.named
+	}
+	if done := s.looking; done != nil {
+		s.mu.Unlock()
+		select {
+		case <-done:
+		case <-ctx.Done():
+		}
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return s.own, s.named
+	}
+	done := make(chan struct{})
+	s.looking = done
 	s.mu.Unlock()
-	if fresh {
-		return own, named
-	}
-	ctx, cancel := context.WithTimeout(ctx, selfTimeout)
-	defer cancel()
-	own, named = s.lookUp(ctx)
-	if ctx.Err() != nil {
-		return own, named // what could not be found out is asked again
-	}
+	own, named, complete := s.lookUp(context.WithoutCancel(ctx)) // others get what was found, too
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.own, s.named, s.until = own, named, time.Now().Add(selfTTL)
+	keep := selfTTL
+	if !complete {
+		keep = selfRetry
+	}
+	s.own, s.named, s.until, s.looking = own, named, time.Now().Add(keep), nil
+	close(done)
 	return own, named
 }
 
-func (s *Self) lookUp(ctx context.Context) (own, named []netip.Addr) {
+// lookUp asks for everything at once, and takes what comes in time.
+func (s *Self) lookUp(ctx context.Context) (own, named []netip.Addr, complete bool) {
+	ctx, cancel := context.WithTimeout(ctx, selfTimeout)
+	defer cancel()
 	interfaces := s.Interfaces
 	if interfaces == nil {
 		interfaces = systemAddresses
 	}
 	own, _ = interfaces() // without them, Hostname tells
+	var public []netip.Addr
 	for _, ip := range own {
-		public := ip.Is6() && ip.IsGlobalUnicast() && !ip.IsPrivate()
-		if public && len(named) < maxSources && s.confirmed(ctx, ip) {
+		if ip.Is6() && ip.IsGlobalUnicast() && !ip.IsPrivate() && len(public) < maxSources {
+			public = append(public, ip)
+		}
+	}
+	good := make([]bool, len(public))
+	var asking sync.WaitGroup
+	for i, ip := range public {
+		asking.Go(func() { good[i] = s.confirmed(ctx, ip) })
+	}
+	ips, err := s.Resolver.IP(ctx, s.Hostname)
+	asking.Wait()
+	for i, ip := range public {
+		if good[i] {
 			named = append(named, ip)
 		}
 	}
-	if ips, err := s.Resolver.IP(ctx, s.Hostname); err == nil {
-		own = append(own, ips...)
-	}
-	return own, named
+	return append(own, ips...), named, ctx.Err() == nil && !resolve.IsTemporary(err)
 }
 
 // confirmed tells whether a name of the address leads back to it: RFC 8601 section 3.

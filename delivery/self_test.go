@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/netip"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -82,6 +83,29 @@ func TestSource(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestSlowReverse: name servers that do not answer hold up one letter, and not for long.
+func TestSlowReverse(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		z := ownNames()
+		for _, n := range []string{"1", "2", "3"} {
+			z.SetFault(n+".0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.8.b.d.0.1.0.0.2.ip6.arpa", zone.Timeout)
+		}
+		s := newSelf(t, z, "2001:db8::1", "2001:db8::2", "2001:db8::3")
+		began := time.Now()
+		var asking sync.WaitGroup
+		for range 10 {
+			asking.Go(func() { s.Own(t.Context(), netip.MustParseAddr("192.0.2.1")) })
+		}
+		asking.Wait()
+		if !s.Own(t.Context(), netip.MustParseAddr("198.51.100.1")) { // of Hostname
+			t.Error("what was found in time is forgotten")
+		}
+		if took := time.Since(began); took > selfTimeout {
+			t.Errorf("it took %v", took)
+		}
+	})
 }
 
 // TestOwn shows which addresses are this server's, and that they are looked at again.

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"encoding/base64"
 	"net/netip"
+	"strings"
 	"time"
 
 	"github.com/postroom/postroom/queue"
@@ -256,8 +257,10 @@ func (o *opener) login() *failure {
 	default:
 		return local("4.7.8", "the smarthost offers no login that we know: neither AUTH PLAIN nor AUTH LOGIN")
 	}
+	secrets := append([]string{encode("\x00" + relay.Login + "\x00" + string(relay.Password)), string(relay.Password)}, steps[1:]...)
 	for i, line := range steps {
 		r, err := o.s.command(line, commandTimeout)
+		r.Lines = withoutSecrets(r.Lines, secrets)
 		last := i == len(steps)-1
 		switch {
 		case err != nil:
@@ -276,6 +279,24 @@ func (o *opener) login() *failure {
 		return lost(errReply, "after AUTH")
 	}
 	return nil
+}
+
+// withoutSecrets strikes out what a server repeats of a login, or of its beginning: replies are shown to senders.
+func withoutSecrets(lines, secrets []string) []string {
+	clean := make([]string, len(lines))
+	for i, line := range lines {
+		words := strings.Fields(line)
+		for j, word := range words {
+			bare := strings.Trim(word, `"'<>()[].,:;`)
+			for _, s := range secrets {
+				if s != "" && (strings.Contains(word, s) || len(bare) >= 6 && strings.HasPrefix(s, bare)) {
+					words[j] = "***"
+				}
+			}
+		}
+		clean[i] = strings.Join(words, " ")
+	}
+	return clean
 }
 
 func encode(s string) string { return base64.StdEncoding.EncodeToString([]byte(s)) }

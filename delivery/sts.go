@@ -64,13 +64,14 @@ func newSTSCache(o Options) *stsCache {
 	return &stsCache{o: o, fetch: f.fetch, limit: make(chan struct{}, stsFetches), flying: map[string]chan struct{}{}}
 }
 
-// get returns what counts for a domain now. What cannot be found out is no policy: RFC 8461 section 3.1 and 3.3.
-func (c *stsCache) get(ctx context.Context, domain string) stsAnswer {
+// get returns what counts for a domain now. What cannot be found out is no policy, RFC 8461 section 3.1 and 3.3; but a policy that is
+// kept here counts, so that it is an error when it cannot be read.
+func (c *stsCache) get(ctx context.Context, domain string) (stsAnswer, error) {
 	id := c.lookUp(ctx, domain)
 	row, err := c.load(ctx, domain)
 	if err != nil {
 		c.o.Log.Error("MTA-STS policy cannot be read", "domain", domain, maillog.Err, err)
-		return stsAnswer{}
+		return stsAnswer{}, err
 	}
 	if row.stale(id, time.Now()) {
 		row = c.refresh(ctx, row, id)
@@ -95,15 +96,12 @@ func (c *stsCache) lookUp(ctx context.Context, domain string) string {
 }
 
 // answer is what a row means.
-func (r stsRow) answer(now time.Time) stsAnswer {
+func (r stsRow) answer(now time.Time) (stsAnswer, error) {
 	if !r.valid(now) {
-		return stsAnswer{}
+		return stsAnswer{}, nil
 	}
 	p, err := parsePolicy(r.policy)
-	if err != nil {
-		return stsAnswer{} // it was read before it was kept
-	}
-	return stsAnswer{mode: modeOf(p), policy: p}
+	return stsAnswer{mode: modeOf(p), policy: p}, err
 }
 
 // refresh fetches a policy, once for all who ask for it meanwhile, and returns what counts then.
@@ -192,12 +190,34 @@ func (c *stsCache) renewAll(ctx context.Context) {
 		}
 		return
 	}
+	var renewing sync.WaitGroup
+	slots := make(chan struct{}, stsFetches)
 	for _, row := range rows {
-		if ctx.Err() != nil {
-			return
+		select {
+		case slots <- struct{}{}:
+		case <-ctx.Done():
 		}
-		if id := c.lookUp(ctx, row.domain); row.mayFetch(id, time.Now()) {
-			c.refresh(ctx, row, id)
+		if ctx.Err() != nil {
+			break
+		}
+		renewing.Go(func() {
+			defer func() { <-slots }()
+			c.renewOne(ctx, row)
+		})
+	}
+	renewing.Wait()
+}
+
+// renewOne fetches a policy that is a day old. Where there is nothing to be fetched, that is noted, so that others have their turn first.
+func (c *stsCache) renewOne(ctx context.Context, row stsRow) {
+	id := c.lookUp(ctx, row.domain)
+	switch {
+	case row.mayFetch(id, time.Now()):
+		c.refresh(ctx, row, id)
+	case id == "" && ctx.Err() == nil:
+		row.failed = time.Now()
+		if err := c.save(ctx, row); err != nil {
+			c.o.Log.Error("MTA-STS policy cannot be kept", "domain", row.domain, maillog.Err, err)
 		}
 	}
 }

@@ -90,7 +90,10 @@ func policyText(mode, mx string, age time.Duration) string {
 // check asks for the policy and compares mode, host and number of fetches.
 func (w *stsWorld) check(step, want string) {
 	w.Helper()
-	a := w.cache.get(w.Context(), "remote.example")
+	a, err := w.cache.get(w.Context(), "remote.example")
+	if err != nil {
+		w.Fatal(err)
+	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	got := fmt.Sprint([]string{"none", "testing", "enforce"}[a.mode], " ", a.match("mx.remote.example"), " ", w.fetches)
@@ -149,7 +152,7 @@ func TestOneFetch(t *testing.T) {
 		var all sync.WaitGroup
 		for range 20 {
 			all.Go(func() {
-				if a := w.cache.get(t.Context(), "remote.example"); a.mode != stsEnforce {
+				if a, err := w.cache.get(t.Context(), "remote.example"); err != nil || a.mode != stsEnforce {
 					t.Errorf("mode %d", a.mode)
 				}
 			})
@@ -158,6 +161,53 @@ func TestOneFetch(t *testing.T) {
 		if w.fetches != 1 {
 			t.Errorf("%d fetches", w.fetches)
 		}
+		w.options.Resolver.(interface{ Close() }).Close()
+	})
+}
+
+// TestUnreadablePolicy shows that a policy that is kept, and cannot be read now, is not taken for none.
+func TestUnreadablePolicy(t *testing.T) {
+	for name, spoil := range map[string]string{"no table": "DROP TABLE mta_sts", "no policy": "UPDATE mta_sts SET policy = 'x'"} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t)
+				w.options.DB, w.options.Sealer = databasetest.Open(t), sealer(t, 1)
+				w.serve("192.0.2.1", (&sink{}).serve)
+				d, end := w.deliverer()
+				defer end()
+				w.publishSTS(d, "enforce", "mx.remote.example")
+				checkMatch(t, "outcome", "deferred 4.7.10 *", describeOutcome(send(t, d, "ben@remote.example")))
+				if err := w.options.DB.Write(t.Context(), func(tx *database.Tx) error { _, err := tx.Exec(spoil); return err }); err != nil {
+					t.Fatal(err)
+				}
+				checkMatch(t, "outcome", "deferred 4.3.0 local | the MTA-STS policy*", describeOutcome(send(t, d, "ben@remote.example")))
+			})
+		})
+	}
+}
+
+// TestRenewalOrder shows that policies that cannot be renewed do not stand before the others.
+func TestRenewalOrder(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newSTSWorld(t)
+		w.record("1")
+		w.answer = policyText("enforce", "mx.remote.example", 30*24*time.Hour)
+		w.check("first", "enforce true 1")
+		time.Sleep(time.Minute)
+		begun := time.Now()
+		for i := range maxRenewals { // older ones, without a record
+			row := stsRow{domain: fmt.Sprintf("n%d.example", i), id: "1", policy: []byte("x"), fetched: begun.Add(-time.Hour), expires: begun.Add(300 * 24 * time.Hour)}
+			if err := w.cache.save(t.Context(), row); err != nil {
+				t.Fatal(err)
+			}
+		}
+		time.Sleep(24 * time.Hour)
+		w.cache.renewAll(t.Context())
+		w.cache.renewAll(t.Context())
+		if w.mu.Lock(); w.fetches != 2 {
+			t.Errorf("%d fetches", w.fetches)
+		}
+		w.mu.Unlock()
 		w.options.Resolver.(interface{ Close() }).Close()
 	})
 }

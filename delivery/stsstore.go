@@ -47,7 +47,7 @@ func (c *stsCache) save(ctx context.Context, r stsRow) error {
 	})
 }
 
-// due forgets what counts no more, and returns the policies in force that were fetched a day ago, the oldest first.
+// due forgets what counts no more, and returns the policies in force that were fetched a day ago, those first that were not tried for longest.
 func (c *stsCache) due(ctx context.Context, now time.Time) (rows []stsRow, err error) {
 	err = c.o.DB.Write(ctx, func(tx *database.Tx) error {
 		_, err := tx.Exec("DELETE FROM mta_sts WHERE expires <= ? AND failed <= ?", millis(now), millis(now.Add(-stsRefresh)))
@@ -58,7 +58,7 @@ func (c *stsCache) due(ctx context.Context, now time.Time) (rows []stsRow, err e
 	}
 	err = c.o.DB.Read(ctx, func(tx *database.Tx) error {
 		rows = nil
-		found, err := tx.Query(stsColumns+"WHERE fetched <= ? AND expires > ? ORDER BY fetched LIMIT ?", millis(now.Add(-stsRefresh)), millis(now), maxRenewals)
+		found, err := tx.Query(stsColumns+"WHERE fetched <= ? AND expires > ? ORDER BY CASE WHEN failed > fetched THEN failed ELSE fetched END LIMIT ?", millis(now.Add(-stsRefresh)), millis(now), maxRenewals)
 		if err != nil {
 			return err
 		}

@@ -200,6 +200,71 @@ func (w *world) pinFor(k *sink) string {
 	return hex.EncodeToString(sum[:])
 }
 
+// chainFor makes a certificate for a name, and the authority that signed it.
+func chainFor(t *testing.T, name string) (tls.Certificate, *x509.Certificate) {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ca := &x509.Certificate{SerialNumber: big.NewInt(1), NotBefore: time.Date(1999, 1, 1, 0, 0, 0, 0, time.UTC), NotAfter: time.Date(2100, 1, 1, 0, 0, 0, 0, time.UTC),
+		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign}
+	caDER, err := x509.CreateCertificate(rand.Reader, ca, ca, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	authority, err := x509.ParseCertificate(caDER)
+	if err != nil {
+		t.Fatal(err)
+	}
+	leaf := &x509.Certificate{SerialNumber: big.NewInt(2), NotBefore: ca.NotBefore, NotAfter: ca.NotAfter, DNSNames: []string{name}, KeyUsage: x509.KeyUsageDigitalSignature}
+	der, err := x509.CreateCertificate(rand.Reader, leaf, authority, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return tls.Certificate{Certificate: [][]byte{der, caDER}, PrivateKey: key}, authority
+}
+
+// TestPinnedNames shows that a connection that was good for one domain is not used for another, where the TLSA record names an authority:
+// then it depends on the domain which names the certificate may have (RFC 7672 section 3.2.2).
+func TestPinnedNames(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		cert, authority := chainFor(t, "evil.example")
+		sum := sha256.Sum256(authority.RawSubjectPublicKeyInfo)
+		w.publishTLSA("2 1 1", hex.EncodeToString(sum[:]))
+		if err := w.zone.Add("evil.example. 300 IN MX 10 mx.remote.example."); err != nil {
+			t.Fatal(err)
+		}
+		w.zone.SetSecure(true)
+		w.serve("192.0.2.1", (&sink{offers: []string{"STARTTLS"}, cert: &cert}).serve)
+		d, end := w.deliverer()
+		defer end()
+		checkMatch(t, "to evil.example", "delivered *", describeOutcome(send(t, d, "x@evil.example")))
+		checkMatch(t, "to remote.example", "deferred 4.7.5 *", describeOutcome(send(t, d, "ben@remote.example")))
+	})
+}
+
+// TestTLSDemanded shows that a server that wants TLS, and where it did not come about, is tried again, with TLS.
+func TestTLSDemanded(t *testing.T) {
+	for _, step := range []string{"MAIL", "RCPT", "DATA"} {
+		t.Run(step, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t)
+				hosts, _ := tlsHosts(t)
+				k := hosts["broken"]
+				k.replies = map[string]string{step: "530 5.7.0 Must issue a STARTTLS command first"}
+				w.serve("192.0.2.1", k.serve)
+				d, end := w.deliverer()
+				defer end()
+				checkMatch(t, "while TLS is broken", "deferred *530 5.7.0*", describeOutcome(send(t, d, "ben@remote.example")))
+				w.serve("192.0.2.1", hosts["good"].serve)
+				checkMatch(t, "when it works", "delivered *", describeOutcome(send(t, d, "ben@remote.example")))
+			})
+		})
+	}
+}
+
 func (w *world) publishTLSA(kind, data string) {
 	if err := w.zone.Add("_25._tcp.mx.remote.example. 300 IN TLSA " + kind + " " + data); err != nil {
 		w.Fatal(err)
