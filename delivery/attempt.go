@@ -152,7 +152,12 @@ func (a *attempt) transact(ctx context.Context, s *session) *failure {
 	stop := context.AfterFunc(ctx, s.abort)
 	f := a.unfit(s)
 	for f == nil && len(a.pending) > 0 && !s.spent() && !s.broken {
-		b := &batch{a: a, s: s, to: a.next(s)}
+		to := a.next(s)
+		if len(to) == 0 {
+			f = needsUTF8() // of those who are left
+			break
+		}
+		b := &batch{a: a, s: s, to: to}
 		f = b.run(ctx)
 	}
 	if !stop() || s.broken || (f != nil && f.gone) {
@@ -168,18 +173,25 @@ func (a *attempt) unfit(s *session) *failure {
 	l := a.letter
 	switch {
 	case l.UTF8 && !s.ext.has("SMTPUTF8"):
-		// RFC 6531 section 3.5: it cannot be changed into one that needs no SMTPUTF8.
-		return &failure{Outcome: *refusal(queue.Failed, "5.6.7", "the letter needs SMTPUTF8, which the host does not offer"), reach: thisHost}
+		return needsUTF8()
 	case s.ext.size > 0 && l.Size > s.ext.size:
 		return &failure{Outcome: *refusal(queue.Failed, "5.3.4", "the letter is larger than the host takes"), reach: thisHost}
 	}
 	return nil
 }
 
+// needsUTF8 is for what cannot be changed so that it needs no SMTPUTF8: RFC 6531 section 3.5.
+func needsUTF8() *failure {
+	return &failure{Outcome: *refusal(queue.Failed, "5.6.7", "the letter needs SMTPUTF8, which the host does not offer"), reach: thisHost}
+}
+
 // next are the recipients of one transaction, as many as the server takes (RFC 9422 section 4).
 func (a *attempt) next(s *session) (batch []int) {
 	domains := map[string]bool{}
 	for _, i := range a.pending {
+		if !s.ext.has("SMTPUTF8") && !a.to[i].To.Address.IsASCII() {
+			continue
+		}
 		domain := a.to[i].To.Domain.ASCII()
 		if len(batch) == s.ext.rcptMax || s.ext.domains > 0 && !domains[domain] && len(domains) == s.ext.domains {
 			continue

@@ -211,6 +211,11 @@ func (b *batch) avoid6(r wire.Reply) bool {
 	return true
 }
 
+// utf8 tells whether the letter, or an address, needs SMTPUTF8.
+func (b *batch) utf8() bool {
+	return b.a.letter.UTF8 || slices.ContainsFunc(b.to, func(i int) bool { return !b.a.to[i].To.Address.IsASCII() })
+}
+
 // mailLine is MAIL with what the letter needs and the server offers.
 func (b *batch) mailLine() string {
 	l, ext := b.a.letter, b.s.ext
@@ -222,7 +227,7 @@ func (b *batch) mailLine() string {
 	if l.EightBit && ext.has("8BITMIME") {
 		w.WriteString(" BODY=8BITMIME")
 	}
-	if l.UTF8 {
+	if b.utf8() {
 		w.WriteString(" SMTPUTF8")
 	}
 	if l.RequireTLS && b.s.key.requireTLS {
@@ -247,7 +252,7 @@ func (b *batch) rcptLine(i int) string {
 	if len(to.Notify) > 0 {
 		line += " NOTIFY=" + strings.Join(to.Notify, ",")
 	}
-	if isWord(to.Original) || b.a.letter.UTF8 && isWideWord(to.Original) {
+	if isWord(to.Original) || b.utf8() && isWideWord(to.Original) {
 		line += " ORCPT=" + to.Original
 	}
 	return line

@@ -60,6 +60,45 @@ func TestResetAfterRefusal(t *testing.T) {
 	})
 }
 
+// TestWideRecipient shows that an address that needs SMTPUTF8 fails alone where a host does not offer it, and asks for it where one does.
+func TestWideRecipient(t *testing.T) {
+	for _, tc := range []struct {
+		offers []string
+		to     []string
+		want   []string
+		said   string
+	}{
+		{nil, []string{"ben@remote.example", "jürgen@remote.example"}, []string{"delivered *", "failed 5.6.7 *"}, "MAIL FROM:<anna@example.org>"},
+		{nil, []string{"jürgen@remote.example", "ben@remote.example"}, []string{"failed 5.6.7 *", "delivered *"}, "MAIL FROM:<anna@example.org>"},
+		{nil, []string{"jürgen@remote.example"}, []string{"failed 5.6.7 *"}, ""},
+		{[]string{"SMTPUTF8"}, []string{"ben@remote.example", "jürgen@remote.example"}, []string{"delivered *", "delivered *"}, "MAIL FROM:<anna@example.org> SMTPUTF8"},
+		{[]string{"SMTPUTF8"}, []string{"ben@remote.example"}, []string{"delivered *"}, "MAIL FROM:<anna@example.org>"},
+	} {
+		t.Run(strings.Join(append(tc.to, tc.offers...), " "), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t)
+				k := &sink{offers: tc.offers}
+				w.serve("192.0.2.1", k.serve)
+				d, end := w.deliverer()
+				outcomes := d.Deliver(t.Context(), letter(t), recipients(t, tc.to...), opens(letterText))
+				end()
+				for i, o := range outcomes {
+					checkMatch(t, tc.to[i], tc.want[i], describeOutcome(o))
+				}
+				said := ""
+				for _, line := range k.lines {
+					if strings.HasPrefix(line, "MAIL") {
+						said = line
+					}
+				}
+				if said != tc.said {
+					t.Errorf("said %q, want %q", said, tc.said)
+				}
+			})
+		})
+	}
+}
+
 // TestTarpit shows that a server that takes its time for each recipient gets the letter.
 func TestTarpit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -12,7 +13,9 @@ import (
 )
 
 // wide tells whether the notice has octets beyond ASCII: only where the letter had them in its addresses or header.
-func (n notice) wide() bool { return n.letter.UTF8 }
+func (n notice) wide() bool {
+	return n.letter.UTF8 || slices.ContainsFunc(n.about, func(r result) bool { return !r.To.Address.IsASCII() })
+}
 
 // text makes a value fit for a line of the notice: one line, and ASCII where it must be.
 func (n notice) text(s string) string {
@@ -28,11 +31,11 @@ func (n notice) text(s string) string {
 }
 
 // subject begins the Subject of each kind.
-var subject = map[noticeKind]string{failure: "Not delivered", delay: "Not delivered yet", success: "Delivered"}
+var subject = map[noticeKind]string{failure: "Not delivered", delay: "Not delivered yet", success: "Delivered", arrived: "Delivered"}
 
 // action is what each kind says in the status: RFC 3464 section 2.3.3. Success is told here only where the next server does not
 // tell it, so that the last that is known is that it was relayed.
-var action = map[noticeKind]string{failure: "failed", delay: "delayed", success: "relayed"}
+var action = map[noticeKind]string{failure: "failed", delay: "delayed", success: "relayed", arrived: "delivered"}
 
 // compose writes the notice.
 func (n notice) compose() []byte {
@@ -117,6 +120,8 @@ func (n notice) people() []byte {
 		b.WriteString("Your letter did not reach these recipients, and will not be tried again:\r\n")
 	case delay:
 		fmt.Fprintf(&b, "Your letter has not reached these recipients yet. You need not do anything: it is\r\ntried again until %s.\r\n", n.giveUp.UTC().Format("Monday, 2 January, 15:04 MST"))
+	case arrived:
+		b.WriteString("Your letter is in the mailboxes of these recipients:\r\n")
 	case success:
 		b.WriteString("Your letter was handed to the mail servers of these recipients:\r\n")
 	}
@@ -170,7 +175,7 @@ func (n notice) status() []byte {
 
 // code is the status of the kind's class: RFC 3463 section 2.
 func (r result) code(kind noticeKind) string {
-	class := map[noticeKind]string{failure: "5", delay: "4", success: "2"}[kind]
+	class := map[noticeKind]string{failure: "5", delay: "4", success: "2", arrived: "2"}[kind]
 	if parts := strings.Split(r.Enhanced, "."); len(parts) == 3 {
 		return class + "." + parts[1] + "." + parts[2]
 	}

@@ -17,7 +17,7 @@ type Letter struct {
 	From        addr.Path // the reverse-path
 	Size        int64     // octets of the content
 	EightBit    bool      // the body needs 8BITMIME
-	UTF8        bool      // the header or an address needs SMTPUTF8
+	UTF8        bool      // the header or the reverse-path needs SMTPUTF8
 	RequireTLS  bool      // RFC 8689 section 4
 	TLSOptional bool      // "TLS-Required: No", RFC 8689 section 5
 	Return      string    // RET of RFC 3461: FULL, HDRS or nothing

@@ -46,6 +46,24 @@ func (s *settlement) notices(ctx context.Context) (all []func(*database.Tx) erro
 	return all, nil
 }
 
+// Confirm makes the notice that a letter has reached mailboxes here, and returns what keeps it inside a write; nil where nobody is to get it.
+func (q *Queue) Confirm(ctx context.Context, l Letter, to []Recipient, content io.Reader) (deliver func(*database.Tx) error, err error) {
+	if l.From.Null {
+		return nil, nil
+	}
+	original, err := io.ReadAll(io.LimitReader(content, maxOriginal))
+	if err != nil {
+		return nil, err
+	}
+	about := make([]result, len(to))
+	for i, r := range to {
+		about[i] = result{waiting: waiting{Recipient: r}, Outcome: Outcome{Status: Delivered, Reply: "kept in the mailbox", Enhanced: "2.0.0"}, fate: sent}
+	}
+	n := notice{id: message.NewID(), kind: arrived, hostname: q.Hostname, from: q.postmaster(l.From.Domain), to: l.From, letter: l, about: about,
+		original: original, now: time.Now()}
+	return q.send(ctx, n.mail())
+}
+
 // wanted: RFC 3461 section 4.1. Where nothing was asked for, failures and delays are told. Where the other side takes DSN
 // parameters, telling of success is its work (section 5.2.1).
 func (k noticeKind) wanted(r result) bool {
@@ -157,6 +175,7 @@ const (
 	failure noticeKind = iota
 	delay
 	success
+	arrived // here
 )
 
 // notice is a delivery status notification: RFC 3464, and RFC 6533 where addresses are not ASCII.

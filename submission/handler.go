@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 
 	"github.com/postroom/postroom/accounts"
@@ -17,11 +18,12 @@ import (
 	"github.com/postroom/postroom/smtpd"
 )
 
-// Queue is where letters to other servers go. Add and HoldAccount belong into a write, Alert does not.
+// Queue is where letters to other servers go. Add, HoldAccount and what Confirm returns belong into a write.
 type Queue interface {
 	Add(tx *database.Tx, l queue.Letter, blob int64, to []queue.Recipient) error
 	HoldAccount(tx *database.Tx, account int64) (held int, err error)
 	Alert(ctx context.Context, a queue.Alert)
+	Confirm(ctx context.Context, l queue.Letter, to []queue.Recipient, content io.Reader) (deliver func(*database.Tx) error, err error)
 }
 
 // Options are what a handler works with. Reserve is in octets.

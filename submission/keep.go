@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/postroom/postroom/accounts"
-	"github.com/postroom/postroom/internal/addr"
 	"github.com/postroom/postroom/internal/database"
 	"github.com/postroom/postroom/internal/maillog"
 	"github.com/postroom/postroom/internal/message"
@@ -37,7 +36,16 @@ func (t *transaction) keep(ctx context.Context, l *letter) error {
 	if err != nil {
 		return err
 	}
-	err = t.h.DB.Write(ctx, func(tx *database.Tx) error { return t.store(tx, l, staged, out) })
+	confirm, err := t.confirmation(ctx, l, out)
+	if err != nil {
+		return err
+	}
+	err = t.h.DB.Write(ctx, func(tx *database.Tx) error {
+		if err := t.store(tx, l, staged, out); err != nil || confirm == nil {
+			return err
+		}
+		return confirm(tx)
+	})
 	if over, ok := errors.AsType[*overLimit](err); ok {
 		return t.hold(ctx, over)
 	}
@@ -47,6 +55,16 @@ func (t *transaction) keep(ctx context.Context, l *letter) error {
 	t.log.Info(maillog.Stored, maillog.Msg, l.id, maillog.From, t.mail.From.String(), maillog.To, t.recipients, maillog.Size, size,
 		"here", len(t.local), "queued", len(t.remote))
 	return nil
+}
+
+// confirmation makes the notice for those recipients here of whose success the sender wants to hear: RFC 3461 section 4.1. It is nil where
+// there are none.
+func (t *transaction) confirmation(ctx context.Context, l *letter, out queue.Letter) (func(*database.Tx) error, error) {
+	if len(t.confirm) == 0 {
+		return nil, nil
+	}
+	content, _ := l.content()
+	return t.h.Queue.Confirm(ctx, out, t.confirm, content)
 }
 
 // store is the one write.
@@ -123,10 +141,7 @@ func loginName(device string) string {
 // outgoing is the letter as the queue sees it.
 func (t *transaction) outgoing(l *letter, size int64) (queue.Letter, error) {
 	header, body, err := l.isASCII()
-	utf8 := !header && t.mail.UTF8
-	for _, p := range append([]addr.Path{t.mail.From}, t.recipients...) {
-		utf8 = utf8 || !p.Address.IsASCII()
-	}
+	utf8 := !header && t.mail.UTF8 || !t.mail.From.Address.IsASCII() // a recipient whose address needs it has it asked for alone
 	return queue.Letter{
 		ID: l.id, Account: t.login.AccountID, From: t.mail.From, Size: size, EightBit: !body || !header, UTF8: utf8,
 		RequireTLS: t.mail.RequireTLS, TLSOptional: !t.mail.RequireTLS && tlsOptional(l.header),
@@ -164,7 +179,7 @@ func (t *transaction) entries(l *letter) []maillog.Entry {
 	for i, to := range t.local {
 		all[i] = maillog.Entry{
 			Time: l.now, Message: l.id, Kind: maillog.KindStored, Account: to.AccountID,
-			ReversePath: t.mail.From.String(), Recipient: to.deliveredTo(), Remote: t.client.Remote.Addr().String(),
+			ReversePath: t.mail.From.String(), Recipient: to.deliveredTo(), Remote: t.origin(),
 			Detail: fmt.Sprintf("handed in by %s, kept in the mailbox of %s", t.login.Address, to.Address),
 		}
 	}

@@ -66,6 +66,7 @@ type letter struct {
 	fields []byte      // that were missing
 	signed []byte      // the signatures
 	trace  []byte
+	empty  []byte // the empty line that was missing at the end
 }
 
 // examine judges the letter itself.
@@ -81,8 +82,27 @@ func (t *transaction) examine(ctx context.Context, l *letter) (refused smtpd.Rep
 	case l.header.Count("Received") > maxReceived:
 		return replyLoop, nil
 	}
+	if l.empty, err = missingEnd(l.spool, l.spool.Size(), l.header); err != nil {
+		return refused, err
+	}
 	l.author, refused, err = t.checkAuthors(ctx, l.header)
 	return refused, err
+}
+
+// missingEnd is what a letter lacks that is nothing but a header, with no empty line behind it: RFC 5322 section 3.5 lets it be so, and
+// signatures and many programs need one.
+func missingEnd(content io.ReaderAt, size int64, h *message.Header) ([]byte, error) {
+	if len(h.Fields) == 0 || h.Fields[len(h.Fields)-1].End != size {
+		return nil, nil
+	}
+	var last [2]byte
+	if _, err := content.ReadAt(last[:], size-2); err != nil && !errors.Is(err, io.EOF) {
+		return nil, fmt.Errorf("submission: read the end: %w", err)
+	}
+	if string(last[:]) == "\r\n" {
+		return []byte("\r\n"), nil
+	}
+	return []byte("\r\n\r\n"), nil
 }
 
 // complete adds what RFC 6409 section 8 lets a submission server add, and says nothing of where the letter came from.
@@ -136,7 +156,7 @@ func (l *letter) unsigned() (io.Reader, int64) {
 	rest := message.Without(l.spool, l.spool.Size(), l.header, func(f message.Field) bool {
 		return f.Is("Bcc") || f.Is("Resent-Bcc") || f.Is("Return-Path")
 	})
-	return io.MultiReader(bytes.NewReader(l.fields), rest), int64(len(l.fields)) + rest.Size()
+	return io.MultiReader(bytes.NewReader(l.fields), rest, bytes.NewReader(l.empty)), int64(len(l.fields)+len(l.empty)) + rest.Size()
 }
 
 // content is the letter as it is kept and as it leaves.

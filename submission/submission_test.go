@@ -180,6 +180,9 @@ func TestRefused(t *testing.T) {
 		"a foreign sender": login("anna@example.org") + "C: MAIL FROM:<anna@elsewhere.example>\nS: 553 5.7.1 *anna@elsewhere.example*",
 		"another's From":   login("anna@example.org") + mails("x@far.example", "C: From: ben@example.org\nC:\nC: x\n") + "S: 550 5.7.1 *ben@example.org*",
 		"one of two From":  login("anna@example.org") + mails("x@far.example", "C: From: anna@example.org, ben@example.org\nC:\nC: x\n") + "S: 550 5.7.1 *ben@example.org*",
+		"another's Sender": login("anna@example.org") + mails("x@far.example", "C: From: anna@example.org\nC: Sender: ben@example.org\nC:\nC: x\n") + "S: 550 5.7.1 *ben@example.org*",
+		"another's Resent": login("anna@example.org") + mails("x@far.example", "C: From: anna@example.org\nC: Resent-From: x@elsewhere.example\nC:\nC: x\n") + "S: 550 5.7.1 *x@elsewhere.example*",
+		"no such Sender":   login("anna@example.org") + mails("x@far.example", "C: From: anna@example.org\nC: Sender: <<\nC:\nC: x\n") + "S: 550 5.6.0 *",
 		"two From fields":  login("anna@example.org") + mails("x@far.example", "C: From: anna@example.org\nC: From: anna@example.org\nC:\nC: x\n") + "S: 550 5.6.0 *",
 		"no From":          login("anna@example.org") + mails("x@far.example", "C: Subject: x\nC:\nC: x\n") + "S: 550 5.6.0 *",
 		"malformed header": login("anna@example.org") + mails("x@far.example", "C: From: anna@example.org\nC: what is this\nC:\nC: x\n") + "S: 550 5.6.0 *",
@@ -323,6 +326,52 @@ func TestLimits(t *testing.T) {
 	w.send(login("anna@example.org") + mails("x@far.example", plain) + "S: 250 *")
 	if entries, _ := w.queued(); len(entries) != 5 || entries[0].State != queue.Waiting {
 		t.Errorf("%+v", entries)
+	}
+}
+
+// TestHeaderOnly: a letter without a body, and without the empty line, gets that line, and is signed.
+func TestHeaderOnly(t *testing.T) {
+	w := newWorld(t, accounts.SendingLimits{})
+	w.send(login("anna@example.org") + mails("x@far.example", "C: From: anna@example.org\nC: Subject: alarm\n") + "S: 250 *")
+	w.send(login("anna@example.org") + mails("x@far.example", "C: From: anna@example.org\nC: Subject: alarm\nC:\n") + "S: 250 *")
+	_, contents := w.queued()
+	for _, content := range contents {
+		if !strings.HasSuffix(content, "Subject: alarm\r\n\r\n") || strings.Count(content, "DKIM-Signature:") != 2 {
+			t.Errorf("%q", content)
+		}
+	}
+	header := []byte("From: anna@example.org\r\nSubject: x")
+	for content, want := range map[string]string{
+		string(header): "\r\n\r\n", string(header) + "\r\n": "\r\n", string(header) + "\r\n\r\n": "", string(header) + "\r\n\r\nbody": "", "\r\nbody": "", "": "",
+	} {
+		r := strings.NewReader(content)
+		h := must(message.ReadHeader(r, message.HeaderLimits{}))
+		if got := must(missingEnd(r, int64(len(content)), h)); string(got) != want {
+			t.Errorf("%q lacks %q, not %q", content, want, got)
+		}
+	}
+}
+
+// TestConfirm: who asks for it is told that a letter has reached mailboxes here.
+func TestConfirm(t *testing.T) {
+	for notify, want := range map[string]int{"": 0, " NOTIFY=FAILURE": 0, " NOTIFY=NEVER": 0, " NOTIFY=SUCCESS,DELAY ORCPT=rfc822;ben+2B1@example.org": 1} {
+		t.Run(notify, func(t *testing.T) {
+			w := newWorld(t, accounts.SendingLimits{})
+			w.send(login("anna@example.org") + "C: MAIL FROM:<anna@example.org> ENVID=QQ1\nS: 250 *\nC: RCPT TO:<ben@example.org>" + notify + "\nS: 250 *\nC: DATA\nS: 354 *\n" +
+				plain + "C: .\nS: 250 *")
+			if len(w.alerts) != want {
+				t.Fatalf("%d notices, want %d", len(w.alerts), want)
+			}
+			if want == 0 {
+				return
+			}
+			for _, line := range []string{"Subject: Delivered: hello", "Original-Envelope-Id: QQ1", "Original-Recipient: rfc822; ben+1@example.org", "Final-Recipient: rfc822; ben@example.org",
+				"Action: delivered", "Status: 2.0.0"} {
+				if !strings.Contains(w.alerts[0], "\r\n"+line+"\r\n") {
+					t.Errorf("%q is not in\n%s", line, w.alerts[0])
+				}
+			}
+		})
 	}
 }
 

@@ -2,6 +2,7 @@ package submission
 
 import (
 	"context"
+	"slices"
 
 	"github.com/postroom/postroom/accounts"
 	"github.com/postroom/postroom/internal/addr"
@@ -16,6 +17,7 @@ type transaction struct {
 	recipients []addr.Path
 	local      []target          // mailboxes here
 	remote     []queue.Recipient // on other servers
+	confirm    []queue.Recipient // here, whose success the sender wants to hear of
 }
 
 // target is a mailbox, and the recipient that led there first.
@@ -39,6 +41,9 @@ func (t *transaction) Rcpt(ctx context.Context, r smtpd.Rcpt) error {
 	case accounts.Deliver:
 		if err := t.addLocal(ctx, route.Targets, r.To); err != nil {
 			return err
+		}
+		if slices.Contains(r.Notify, "SUCCESS") {
+			t.confirm = append(t.confirm, queue.Recipient{To: r.To, Notify: r.Notify, Original: r.Original})
 		}
 	case accounts.NobodyYet:
 		return &smtpd.Refusal{Reply: replyNobodyYet}

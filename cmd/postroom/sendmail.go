@@ -90,7 +90,9 @@ func (c *sendmailCommand) read(r io.Reader, limit int64) ([]byte, error) {
 		if !dots && string(bytes.TrimRight(line, "\r\n")) == "." {
 			return letter, nil
 		}
-		letter = append(letter, line...)
+		if len(letter) > 0 || !bytes.HasPrefix(line, []byte("From ")) { // which an mbox file has before each letter
+			letter = append(letter, line...)
+		}
 		switch {
 		case int64(len(letter)) > limit:
 			return nil, &failure{statusUnavailable, "the letter is larger than limits.message_size"}

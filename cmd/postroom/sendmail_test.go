@@ -15,6 +15,9 @@ func TestSendmail(t *testing.T) {
 	in := settled(t)
 	in.must("From: Anna <anna@example.org>\nTo: zoe@far.example, ben@example.org\nBcc: yan@near.example\nSubject: hello\n\none\n..\n.\nnot part of it\n", "sendmail", "-t", "-oem")
 	in.must("From: anna@example.org\n\n.\nrest\n", "sendmail", "-oi", "-f", "anna@example.org", "zoe@far.example")
+	if r := in.try("From anna Thu Nov 26 10:00:00 2026\nFrom: anna@example.org\n\nmbox\n", "sendmail", "ben@example.org"); r.status != statusDone {
+		t.Errorf("with the line of an mbox file: %+v", r)
+	}
 	type row struct {
 		ID, From, Recipient, State string
 		Size                       int64
@@ -46,7 +49,7 @@ func TestSendmail(t *testing.T) {
 		t.Errorf("after drop: %+v", all)
 	}
 	var usage struct{ Messages int }
-	if in.read(&usage, "account", "show", "ben@example.org"); usage.Messages != 1 {
+	if in.read(&usage, "account", "show", "ben@example.org"); usage.Messages != 2 {
 		t.Errorf("ben has %d letters", usage.Messages)
 	}
 }
