@@ -302,7 +302,7 @@ func (d *dispatcher) round(ctx context.Context) (t turn, ok bool, err error) {
 
 // claim gives a slot to one letter of a turn, which then goes to the end of the line.
 func (d *dispatcher) claim(ctx context.Context, t turn) error {
-	letter, to, err := d.q.due(ctx, t, d.inTry[t]+maxBatch, d.taken)
+	letter, to, err := d.q.due(ctx, t, d.inTry[t], d.taken)
 	if err != nil || len(to) == 0 {
 		return err
 	}

@@ -158,13 +158,13 @@ func (q *Queue) nextDue(ctx context.Context, after int64) (time.Duration, error)
 	return max(0, time.Until(time.UnixMilli(next.Int64))), nil
 }
 
-// due returns a letter of a turn and its recipients that are due, the longest waiting first, but none that is taken. What cannot
-// be read is set aside.
-func (q *Queue) due(ctx context.Context, t turn, limit int, taken map[int64]struct{}) (l queued, to []waiting, err error) {
+// due returns a letter of a turn and its recipients that are due, the longest waiting first, but none that is taken. inTry is how many
+// of the turn are. What cannot be read is set aside.
+func (q *Queue) due(ctx context.Context, t turn, inTry int, taken map[int64]struct{}) (l queued, to []waiting, err error) {
 	for {
 		var bad int64
 		err = q.DB.Read(ctx, func(tx *database.Tx) (err error) {
-			l, to, bad, err = readDue(tx, t, limit, taken)
+			l, to, bad, err = readDue(tx, t, inTry, taken)
 			return err
 		})
 		if bad == 0 {
@@ -177,9 +177,16 @@ func (q *Queue) due(ctx context.Context, t turn, limit int, taken map[int64]stru
 }
 
 // readDue returns the row that is bad, where one is.
-func readDue(tx *database.Tx, t turn, limit int, taken map[int64]struct{}) (l queued, to []waiting, bad int64, err error) {
+func readDue(tx *database.Tx, t turn, inTry int, taken map[int64]struct{}) (l queued, to []waiting, bad int64, err error) {
+	now := time.Now().UnixMilli()
+	row, err := firstDue(tx, t, now, inTry, taken)
+	if err != nil || row == 0 {
+		return l, nil, 0, err
+	}
+	// A sum and a concatenation keep the query to the rows of the letter: those of the turn can be very many.
 	rows, err := tx.Query(`SELECT id, letter_id, recipient, notify, original, attempts, delay_told FROM queue_recipients
-		WHERE state = 0 AND domain = ? AND sender = ? AND next <= ? ORDER BY next, id LIMIT ?`, t.domain, t.sender, time.Now().UnixMilli(), limit)
+		WHERE letter_id = (SELECT letter_id FROM queue_recipients WHERE id = ?) AND state + 0 = 0 AND domain || '' = ? AND next <= ?
+		ORDER BY next, id LIMIT ?`, row, t.domain, now, inTry+maxBatch)
 	if err != nil {
 		return l, nil, 0, err
 	}
@@ -187,13 +194,12 @@ func readDue(tx *database.Tx, t turn, limit int, taken map[int64]struct{}) (l qu
 	for rows.Next() && len(to) < maxBatch {
 		var (
 			w                 waiting
-			letter            int64
 			recipient, notify string
 		)
-		if err := rows.Scan(&w.row, &letter, &recipient, &notify, &w.Original, &w.Attempts, &w.delayTold); err != nil {
+		if err := rows.Scan(&w.row, &l.row, &recipient, &notify, &w.Original, &w.Attempts, &w.delayTold); err != nil {
 			return l, nil, 0, err
 		}
-		if _, is := taken[w.row]; is || l.row != 0 && letter != l.row {
+		if _, is := taken[w.row]; is {
 			continue
 		}
 		if w.To, err = parsePath(recipient); err != nil {
@@ -202,13 +208,10 @@ func readDue(tx *database.Tx, t turn, limit int, taken map[int64]struct{}) (l qu
 		if notify != "" {
 			w.Notify = strings.Split(notify, ",")
 		}
-		w.Recipient.Row, l.row = w.row, letter
+		w.Recipient.Row = w.row
 		to = append(to, w)
 	}
-	if err := rows.Err(); err != nil || len(to) == 0 {
-		return l, nil, 0, err
-	}
-	if err := rows.Close(); err != nil {
+	if err := errors.Join(rows.Err(), rows.Close()); err != nil || len(to) == 0 {
 		return l, nil, 0, err
 	}
 	if l, err = readLetter(tx, l.row); err != nil {
@@ -218,6 +221,25 @@ func readDue(tx *database.Tx, t turn, limit int, taken map[int64]struct{}) (l qu
 		return l, nil, to[0].row, err
 	}
 	return l, to, 0, nil
+}
+
+// firstDue returns the recipient of a turn that has waited longest and is not taken, or 0. It reads nothing but an index.
+func firstDue(tx *database.Tx, t turn, now int64, inTry int, taken map[int64]struct{}) (row int64, err error) {
+	rows, err := tx.Query("SELECT id FROM queue_recipients WHERE state = 0 AND domain = ? AND sender = ? AND next <= ? ORDER BY next, id LIMIT ?",
+		t.domain, t.sender, now, inTry+1)
+	if err != nil {
+		return 0, err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		if err := rows.Scan(&row); err != nil {
+			return 0, err
+		}
+		if _, is := taken[row]; !is {
+			return row, nil
+		}
+	}
+	return 0, rows.Err()
 }
 
 // readLetter reads the row of a letter.
