@@ -3,6 +3,7 @@ package mailbox
 import (
 	"context"
 	"fmt"
+	"strconv"
 	"sync"
 
 	"github.com/postroom/postroom/internal/database"
@@ -129,7 +130,8 @@ func freeSome(tx *database.Tx, dead int) (more bool, err error) {
 }
 
 func deadBodies(tx *database.Tx, dead int) (found []body, err error) {
-	rows, err := tx.Query("SELECT id, size FROM blobs WHERE refs = ? AND refs <= 0 ORDER BY id LIMIT ?", dead, freeBlobs)
+	// Not LIMIT ?, with which SQLite compiles the query anew each time.
+	rows, err := tx.Query("SELECT id, size FROM blobs WHERE refs = ? AND refs <= 0 ORDER BY id LIMIT "+strconv.Itoa(freeBlobs), dead)
 	if err != nil {
 		return nil, err
 	}
