@@ -10,8 +10,8 @@ import (
 	"github.com/postroom/postroom/internal/message"
 )
 
-// BenchmarkDue finds the next letter of a domain with many, while as many as one destination may have are being tried.
-func BenchmarkDue(b *testing.B) {
+// many is a queue with letters to one domain.
+func many(b *testing.B) *Queue {
 	db := databasetest.Open(b)
 	q, err := New(Options{Hostname: "mail.example.org", DB: db, Store: &world{}})
 	if err != nil {
@@ -29,14 +29,30 @@ func BenchmarkDue(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	taken := map[int64]struct{}{}
+	return q
+}
+
+// BenchmarkDue finds the next letter of a domain with many, while as many as one destination may have are being tried.
+func BenchmarkDue(b *testing.B) {
+	q, taken := many(b), map[int64]struct{}{}
 	for i := range maxLimit {
 		taken[int64(i+1)] = struct{}{}
 	}
 	b.ReportAllocs()
 	for b.Loop() {
-		if _, to, err := q.due(b.Context(), turn{"far.example", "example.org"}, maxLimit, taken); err != nil || len(to) != 1 {
+		if _, to, err := q.due(b.Context(), turn{"far.example", "example.org"}, taken); err != nil || len(to) != 1 {
 			b.Fatal(to, err)
+		}
+	}
+}
+
+// BenchmarkNextDue finds when the next recipient is due, where many are due already.
+func BenchmarkNextDue(b *testing.B) {
+	q := many(b)
+	b.ReportAllocs()
+	for b.Loop() {
+		if d, err := q.nextDue(b.Context(), time.Now().UnixMilli()); err != nil || d != idlePoll {
+			b.Fatal(d, err)
 		}
 	}
 }

@@ -47,7 +47,6 @@ type dispatcher struct {
 	wait    sync.WaitGroup
 	running map[*attempt]struct{}
 	taken   map[int64]struct{} // recipients that are being tried
-	inTry   map[turn]int       // how many of them there are of each turn
 	known   map[string]*destination
 	silent  parking         // turns of destinations that do not answer, beyond those that may be tried
 	work    context.Context // of the attempts: it ends later than that of Run
@@ -74,7 +73,7 @@ type destination struct {
 func newDispatcher(ctx context.Context, q *Queue) *dispatcher {
 	work, stop := context.WithCancel(context.WithoutCancel(ctx))
 	return &dispatcher{q: q, work: work, stop: stop, done: make(chan *attempt, q.Slots), running: map[*attempt]struct{}{}, taken: map[int64]struct{}{},
-		inTry: map[turn]int{}, known: map[string]*destination{}, again: true, dueUntil: time.Now().UnixMilli()}
+		known: map[string]*destination{}, again: true, dueUntil: time.Now().UnixMilli()}
 }
 
 // attempt is a letter on its way to one destination.
@@ -113,9 +112,6 @@ func (d *dispatcher) ended(a *attempt) {
 	delete(d.running, a)
 	for _, w := range a.to {
 		delete(d.taken, w.row)
-	}
-	if d.inTry[a.turn] -= len(a.to); d.inTry[a.turn] <= 0 {
-		delete(d.inTry, a.turn)
 	}
 	dest := d.known[a.destination]
 	dest.running--
@@ -302,7 +298,7 @@ func (d *dispatcher) round(ctx context.Context) (t turn, ok bool, err error) {
 
 // claim gives a slot to one letter of a turn, which then goes to the end of the line.
 func (d *dispatcher) claim(ctx context.Context, t turn) error {
-	letter, to, err := d.q.due(ctx, t, d.inTry[t], d.taken)
+	letter, to, err := d.q.due(ctx, t, d.taken)
 	if err != nil || len(to) == 0 {
 		return err
 	}
@@ -344,7 +340,6 @@ func (d *dispatcher) start(a *attempt, dest *destination) {
 	for _, w := range a.to {
 		d.taken[w.row] = struct{}{}
 	}
-	d.inTry[a.turn] += len(a.to)
 	a.began = time.Now()
 	ctx, cancel := context.WithTimeoutCause(d.work, longest, errTooLong)
 	a.cancel = cancel

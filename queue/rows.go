@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 	"time"
 
@@ -126,7 +127,7 @@ func (q *Queue) dueSince(ctx context.Context, after, until int64) (turns []turn,
 	seen := 0
 	err = q.DB.Read(ctx, func(tx *database.Tx) error {
 		turns, seen = nil, 0
-		rows, err := tx.Query("SELECT domain, sender FROM queue_recipients WHERE state = 0 AND next > ? AND next <= ? LIMIT ?", after, until, maxDue)
+		rows, err := tx.Query("SELECT domain, sender FROM queue_recipients WHERE state = 0 AND next > ? AND next <= ? LIMIT "+strconv.Itoa(maxDue), after, until)
 		if err != nil {
 			return err
 		}
@@ -158,13 +159,13 @@ func (q *Queue) nextDue(ctx context.Context, after int64) (time.Duration, error)
 	return max(0, time.Until(time.UnixMilli(next.Int64))), nil
 }
 
-// due returns a letter of a turn and its recipients that are due, the longest waiting first, but none that is taken. inTry is how many
-// of the turn are. What cannot be read is set aside.
-func (q *Queue) due(ctx context.Context, t turn, inTry int, taken map[int64]struct{}) (l queued, to []waiting, err error) {
+// due returns a letter of a turn and its recipients that are due, the longest waiting first, but none that is taken. What cannot
+// be read is set aside.
+func (q *Queue) due(ctx context.Context, t turn, taken map[int64]struct{}) (l queued, to []waiting, err error) {
 	for {
 		var bad int64
 		err = q.DB.Read(ctx, func(tx *database.Tx) (err error) {
-			l, to, bad, err = readDue(tx, t, inTry, taken)
+			l, to, bad, err = readDue(tx, t, taken)
 			return err
 		})
 		if bad == 0 {
@@ -177,16 +178,16 @@ func (q *Queue) due(ctx context.Context, t turn, inTry int, taken map[int64]stru
 }
 
 // readDue returns the row that is bad, where one is.
-func readDue(tx *database.Tx, t turn, inTry int, taken map[int64]struct{}) (l queued, to []waiting, bad int64, err error) {
+func readDue(tx *database.Tx, t turn, taken map[int64]struct{}) (l queued, to []waiting, bad int64, err error) {
 	now := time.Now().UnixMilli()
-	row, err := firstDue(tx, t, now, inTry, taken)
+	row, err := firstDue(tx, t, now, taken)
 	if err != nil || row == 0 {
 		return l, nil, 0, err
 	}
 	// A sum and a concatenation keep the query to the rows of the letter: those of the turn can be very many.
 	rows, err := tx.Query(`SELECT id, letter_id, recipient, notify, original, attempts, delay_told FROM queue_recipients
 		WHERE letter_id = (SELECT letter_id FROM queue_recipients WHERE id = ?) AND state + 0 = 0 AND domain || '' = ? AND next <= ?
-		ORDER BY next, id LIMIT ?`, row, t.domain, now, inTry+maxBatch)
+		ORDER BY next, id`, row, t.domain, now)
 	if err != nil {
 		return l, nil, 0, err
 	}
@@ -223,10 +224,11 @@ func readDue(tx *database.Tx, t turn, inTry int, taken map[int64]struct{}) (l qu
 	return l, to, 0, nil
 }
 
-// firstDue returns the recipient of a turn that has waited longest and is not taken, or 0. It reads nothing but an index.
-func firstDue(tx *database.Tx, t turn, now int64, inTry int, taken map[int64]struct{}) (row int64, err error) {
-	rows, err := tx.Query("SELECT id FROM queue_recipients WHERE state = 0 AND domain = ? AND sender = ? AND next <= ? ORDER BY next, id LIMIT ?",
-		t.domain, t.sender, now, inTry+1)
+// firstDue returns the recipient of a turn that has waited longest and is not taken, or 0. It reads nothing but an index, and
+// of that no more than it must: with LIMIT and a value, SQLite would compile the query anew each time.
+func firstDue(tx *database.Tx, t turn, now int64, taken map[int64]struct{}) (row int64, err error) {
+	rows, err := tx.Query("SELECT id FROM queue_recipients WHERE state = 0 AND domain = ? AND sender = ? AND next <= ? ORDER BY next, id",
+		t.domain, t.sender, now)
 	if err != nil {
 		return 0, err
 	}
