@@ -15,7 +15,7 @@ func TestAlone(t *testing.T) {
 	t.Chdir("../..")
 	dir := t.TempDir()
 	out := filepath.Join(dir, "results.md")
-	err := run(t.Context(), options{quick: true, alone: true, only: "starttls,large,pop3,idle,memory,start", dir: dir, out: out})
+	err := run(t.Context(), options{quick: true, alone: true, only: "starttls,large,pop3,idle,memory,start,sending,queued", dir: dir, out: out})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -23,7 +23,8 @@ func TestAlone(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"letters of 50 MB", "idle SMTP connections, TLS: PSS each", "letters of 25 MB at once", "start with"} {
+	for _, want := range []string{"letters of 50 MB", "idle SMTP connections, TLS: PSS each", "letters of 25 MB at once", "start with",
+		"from the queue to a fast server: Postroom", "letters queued for"} {
 		if !strings.Contains(string(written), want) {
 			t.Errorf("the figures have no %q", want)
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -91,9 +92,14 @@ func (b *bench) growth(ctx context.Context) error {
 
 // another starts one more Postroom, with nothing stored.
 func (b *bench) another(ctx context.Context, folder string) (*postroom, error) {
-	first := b.servers[0].(*postroom)
-	p := &postroom{dir: b.folder + "/" + folder, binary: first.binary, dns: first.dns}
+	p := b.unstarted(folder)
 	return p, p.start(ctx)
+}
+
+// unstarted is one more Postroom of which nothing is there yet.
+func (b *bench) unstarted(folder string, env ...string) *postroom {
+	first := b.servers[0].(*postroom)
+	return &postroom{dir: filepath.Join(b.folder, folder), binary: first.binary, dns: first.dns, env: env}
 }
 
 // starting is how long a start takes with 1,000,000 letters stored.

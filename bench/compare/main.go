@@ -7,14 +7,8 @@ package main
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/x509"
-	"encoding/pem"
 	"flag"
 	"fmt"
-	"math/big"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -39,7 +33,7 @@ type options struct {
 func main() {
 	var o options
 	flag.BoolVar(&o.quick, "quick", false, "each work for a moment only")
-	flag.StringVar(&o.only, "only", "", "groups of works, with commas: letters, starttls, large, pop3, idle, memory, growth, start")
+	flag.StringVar(&o.only, "only", "", "groups of works, with commas: letters, starttls, large, pop3, idle, memory, growth, start, sending, queued")
 	flag.IntVar(&o.rounds, "rounds", 3, "how often each work is done on each server, in turn")
 	flag.StringVar(&o.out, "out", "bench/RESULTS.md", "where the figures go")
 	flag.StringVar(&o.dir, "dir", os.TempDir(), "where the servers' data go, in a folder that is removed at the end")
@@ -116,6 +110,7 @@ func (b *bench) all(ctx context.Context) error {
 	}{
 		{"letters", b.letters}, {"starttls", b.startTLS}, {"large", b.large}, {"pop3", b.fetching}, {"idle", b.idle},
 		{"memory", b.memory}, {"growth", b.growth}, {"start", b.starting},
+		{"sending", b.sending}, {"queued", b.queued},
 	} {
 		if b.only != "" && !slices.Contains(strings.Split(b.only, ","), group.name) {
 			continue
@@ -128,25 +123,15 @@ func (b *bench) all(ctx context.Context) error {
 	return nil
 }
 
-// newPostfix makes the certificate that Postfix and Dovecot show: ECDSA, as Postroom's.
+// newPostfix makes the certificate that Postfix and Dovecot show.
 func (b *bench) newPostfix() (*postfix, error) {
 	p := &postfix{dir: filepath.Join(b.folder, "postfix"), cert: filepath.Join(b.folder, "cert.pem"), key: filepath.Join(b.folder, "key.pem")}
-	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	certificate, key, err := load.Certificate(hostname)
 	if err != nil {
 		return nil, err
 	}
-	template := &x509.Certificate{SerialNumber: big.NewInt(1), DNSNames: []string{hostname}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour),
-		IsCA: true, BasicConstraintsValid: true}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, &private.PublicKey, private)
-	if err != nil {
+	if err := os.WriteFile(p.cert, certificate, 0o644); err != nil {
 		return nil, err
 	}
-	keyDER, err := x509.MarshalPKCS8PrivateKey(private)
-	if err != nil {
-		return nil, err
-	}
-	if err := os.WriteFile(p.cert, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), 0o644); err != nil {
-		return nil, err
-	}
-	return p, os.WriteFile(p.key, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: keyDER}), 0o600)
+	return p, os.WriteFile(p.key, key, 0o600)
 }

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io/fs"
 	"net"
@@ -45,7 +44,7 @@ mail_owner = postfix
 setgid_group = postdrop
 myhostname = mail.example.org
 mydestination =
-mynetworks = 127.0.0.2/32
+mynetworks = 127.0.0.1/32
 inet_interfaces = 127.0.0.1
 inet_protocols = ipv4
 smtpd_peername_lookup = no
@@ -59,7 +58,7 @@ virtual_transport = lmtp:inet:127.0.0.1:%[2]d
 default_process_limit = 2500
 lmtp_destination_concurrency_limit = 20
 smtpd_client_connection_count_limit = 0
-smtpd_relay_restrictions = reject_unauth_destination
+smtpd_relay_restrictions = permit_mynetworks, reject_unauth_destination
 message_size_limit = 60000000
 smtpd_tls_cert_file = %[3]s
 smtpd_tls_key_file = %[4]s
@@ -83,6 +82,8 @@ error unix - - n - - error
 retry unix - - n - - error
 discard unix - - n - - discard
 lmtp unix - - n - - lmtp
+smtp unix - - n - - smtp
+tlsproxy unix - - n - 0 tlsproxy
 anvil unix - - n - 1 anvil
 scache unix - - n - 1 scache
 `
@@ -252,13 +253,18 @@ func (p *postfix) restart(ctx context.Context) (time.Duration, error) {
 
 // stored waits until the queue is empty.
 func (p *postfix) stored(ctx context.Context) error {
+	return p.emptied(ctx, "maildrop", "incoming", "active", "deferred")
+}
+
+// emptied waits until nothing is in these parts of the queue.
+func (p *postfix) emptied(ctx context.Context, parts ...string) error {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Minute)
 	defer cancel()
 	ticker := time.NewTicker(20 * time.Millisecond)
 	defer ticker.Stop()
 	for {
 		empty := true
-		for _, part := range []string{"maildrop", "incoming", "active", "deferred"} {
+		for _, part := range parts {
 			err := filepath.WalkDir(filepath.Join(p.dir, "queue", part), func(_ string, d fs.DirEntry, err error) error {
 				if err == nil && d.Type().IsRegular() {
 					empty = false
@@ -275,8 +281,20 @@ func (p *postfix) stored(ctx context.Context) error {
 		}
 		select {
 		case <-ctx.Done():
-			return errors.New("postfix did not empty its queue in ten minutes")
+			return fmt.Errorf("postfix did not empty %s in ten minutes", strings.Join(parts, ", "))
 		case <-ticker.C:
 		}
 	}
+}
+
+// set changes the configuration of the one that runs.
+func (p *postfix) set(ctx context.Context, settings ...string) error {
+	conf := filepath.Join(p.dir, "conf")
+	if out, err := exec.CommandContext(ctx, "postconf", append([]string{"-c", conf, "-e"}, settings...)...).CombinedOutput(); err != nil {
+		return fmt.Errorf("postconf: %w\n%s", err, out)
+	}
+	if out, err := exec.CommandContext(ctx, "postfix", "-c", conf, "reload").CombinedOutput(); err != nil {
+		return fmt.Errorf("postfix reload: %w\n%s", err, out)
+	}
+	return nil
 }

@@ -24,6 +24,7 @@ type postroom struct {
 	dir    string
 	binary string
 	dns    netip.AddrPort
+	env    []string // more of the server's environment
 
 	cmd   *exec.Cmd
 	ended chan struct{}
@@ -38,7 +39,8 @@ func (p *postroom) trees() []int  { return []int{p.cmd.Process.Pid} }
 // stored has nothing to wait for: what was accepted is in its mailbox.
 func (p *postroom) stored(context.Context) error { return nil }
 
-func (p *postroom) ca() string { return filepath.Join(p.dir, "data", "tls", "ca.pem") }
+func (p *postroom) data() string { return filepath.Join(p.dir, "data") }
+func (p *postroom) ca() string   { return filepath.Join(p.data(), "tls", "ca.pem") }
 
 func (p *postroom) version() string {
 	out, err := exec.Command("git", "describe", "--always", "--dirty").Output()
@@ -54,6 +56,7 @@ func outside(ctx context.Context, key *load.Key) (server netip.AddrPort, stop fu
 		$. 3600 IN MX 10 client.$.
 		$. 3600 IN TXT "v=spf1 ip4:127.0.0.0/8 -all"
 		client.$. 3600 IN A 127.0.0.1
+		sink.$. 3600 IN A 127.0.0.1
 		client.$. 3600 IN TXT "v=spf1 a -all"
 		_dmarc.$. 3600 IN TXT "v=DMARC1; p=reject"
 		1.0.0.127.in-addr.arpa. 3600 IN PTR client.$.
@@ -73,7 +76,7 @@ smtp = ["127.0.0.1:0"]
 pop3 = []
 pop3s = ["127.0.0.1:0"]
 submission = []
-submissions = []
+submissions = ["127.0.0.1:0"]
 http = []
 https = []
 admin = []
@@ -88,18 +91,26 @@ format = "json"
 `
 
 func (p *postroom) start(ctx context.Context) error {
-	if err := write(p.dir, "postroom.toml", fmt.Sprintf(postroomConfig, hostname, filepath.Join(p.dir, "data"), p.dns)); err != nil {
+	if err := p.prepare(ctx, everybody()); err != nil {
+		return err
+	}
+	return p.serve()
+}
+
+// prepare makes its configuration and its accounts.
+func (p *postroom) prepare(ctx context.Context, names []string) error {
+	if err := write(p.dir, "postroom.toml", fmt.Sprintf(postroomConfig, hostname, p.data(), p.dns)); err != nil {
 		return err
 	}
 	if err := p.run(ctx, "", "domain", "add", domain); err != nil {
 		return err
 	}
-	for _, name := range everybody() {
+	for _, name := range names {
 		if err := p.run(ctx, password+"\n", "account", "add", name, "--password-stdin"); err != nil {
 			return err
 		}
 	}
-	return p.serve()
+	return nil
 }
 
 func (p *postroom) run(ctx context.Context, stdin string, args ...string) error {
@@ -114,7 +125,7 @@ func (p *postroom) run(ctx context.Context, stdin string, args ...string) error 
 // serve starts it and waits until it says that it is ready.
 func (p *postroom) serve() error {
 	p.cmd = exec.Command(p.binary, "serve", "--config", filepath.Join(p.dir, "postroom.toml"))
-	p.cmd.Env = append(os.Environ(), profileEnvironment()...)
+	p.cmd.Env = append(append(os.Environ(), profileEnvironment()...), p.env...)
 	log, err := p.cmd.StderrPipe()
 	if err != nil {
 		return err

@@ -30,6 +30,7 @@ const variants = 50
 // signature, which does not cover it.
 type Letters struct {
 	bodies [][]byte
+	signed bool // the From field is there already
 }
 
 // Key signs letters.
@@ -56,10 +57,11 @@ func NewKey() (*Key, error) {
 
 // NewLetters makes a pool of letters of about size octets to a recipient.
 func NewLetters(key *Key, to string, size int) (*Letters, error) {
-	l := &Letters{}
+	l := &Letters{signed: true}
 	for i := range variants {
 		var signed bytes.Buffer
-		err := dkim.Sign(&signed, bytes.NewReader(compose(to, size, i)), &dkim.SignOptions{
+		letter := append([]byte(author(Sender)), compose(to, size, i)...)
+		err := dkim.Sign(&signed, bytes.NewReader(letter), &dkim.SignOptions{
 			Domain: SenderDomain, Selector: selector, Signer: key.private, Hash: crypto.SHA256,
 			HeaderCanonicalization: dkim.CanonicalizationRelaxed, BodyCanonicalization: dkim.CanonicalizationRelaxed,
 			HeaderKeys: []string{"From", "From", "To", "Subject", "Date", "Message-ID", "MIME-Version", "Content-Type"},
@@ -75,11 +77,22 @@ func NewLetters(key *Key, to string, size int) (*Letters, error) {
 	return l, nil
 }
 
-// compose writes the letter of one variant: words in lines of about 76 octets.
+// NewUnsigned makes a pool of letters that nobody has signed. Whoever sends one is its author.
+func NewUnsigned(to string, size int) *Letters {
+	l := &Letters{}
+	for i := range variants {
+		l.bodies = append(l.bodies, compose(to, size, i))
+	}
+	return l
+}
+
+func author(address string) string { return "From: <" + address + ">\r\n" }
+
+// compose writes the letter of one variant, but for its author: words in lines of about 76 octets.
 func compose(to string, size, variant int) []byte {
 	var b bytes.Buffer
-	fmt.Fprintf(&b, "From: Ben <%s>\r\nTo: <%s>\r\nSubject: letter %d of some length\r\nDate: Thu, 01 Oct 2026 10:00:00 +0000\r\n"+
-		"Message-ID: <%d.%d@%s>\r\nMIME-Version: 1.0\r\nContent-Type: text/plain; charset=utf-8\r\n\r\n", Sender, to, variant, variant, size, SenderDomain)
+	fmt.Fprintf(&b, "To: <%s>\r\nSubject: letter %d of some length\r\nDate: Thu, 01 Oct 2026 10:00:00 +0000\r\n"+
+		"Message-ID: <%d.%d@%s>\r\nMIME-Version: 1.0\r\nContent-Type: text/plain; charset=utf-8\r\n\r\n", to, variant, variant, size, SenderDomain)
 	for line := variant; b.Len() < size-500; line++ { // the signature takes the rest
 		text := fmt.Sprintf("%06d ", line*7919%1000000)
 		b.WriteString(strings.Repeat(text, 11)[:76] + "\r\n")
@@ -90,9 +103,19 @@ func compose(to string, size, variant int) []byte {
 // idField names the field with the id.
 const idField = "X-Load-Id: "
 
-// parts are the field with the id and the rest of letter number n: CR LF line ends, and no line that begins with a dot.
-func (l *Letters) parts(n int) (head, body []byte) {
-	return fmt.Appendf(nil, "%s%d\r\n", idField, n), l.bodies[n%len(l.bodies)]
+// parts are the fields of its own and the rest of letter number n: CR LF line ends, and no line that begins with a dot.
+func (l *Letters) parts(n int, from string) (head, body []byte) {
+	head = fmt.Appendf(nil, "%s%d\r\n", idField, n)
+	if !l.signed {
+		head = append(head, author(from)...)
+	}
+	return head, l.bodies[n%len(l.bodies)]
+}
+
+// Letter is letter number n as a whole.
+func (l *Letters) Letter(n int, from string) []byte {
+	head, body := l.parts(n, from)
+	return append(head, body...)
 }
 
 // Size is about the size of one.

@@ -127,7 +127,7 @@ func TestLetters(t *testing.T) {
 	if n := l.Size(); n < 9<<10 || n > 11<<10 {
 		t.Errorf("%d octets", n)
 	}
-	head, body := l.parts(7)
+	head, body := l.parts(7, Sender)
 	if string(head) != "X-Load-Id: 7\r\n" || !bytes.HasPrefix(body, []byte("DKIM-Signature: ")) {
 		t.Errorf("%q, %.40q", head, body)
 	}

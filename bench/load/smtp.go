@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"crypto/tls"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"net"
@@ -21,6 +22,7 @@ const patience = 2 * time.Minute
 type SMTP struct {
 	Addr        string
 	TLS         *tls.Config // STARTTLS, where it is not nil
+	Implicit    bool        // TLS from the first octet, in place of STARTTLS
 	Reconnect   bool        // a connection for each letter
 	Pipelined   bool        // MAIL, RCPT and DATA in one write
 	BDAT        bool        // BDAT in place of DATA
@@ -28,6 +30,8 @@ type SMTP struct {
 	Count       int // letters, in all
 	First       int // the id of the first
 	To          func(n int) string
+	From        func(connection int) string // whose letters a connection hands in; nil: those of Sender
+	Password    string                      // of all these; "": they do not log in
 	Letters     *Letters
 }
 
@@ -59,7 +63,11 @@ func (s SMTP) Run(ctx context.Context) Result {
 	var wait sync.WaitGroup
 	began := time.Now()
 	for i := range results {
-		wait.Go(func() { results[i] = s.send(ctx, &next) })
+		from := Sender
+		if s.From != nil {
+			from = s.From(i)
+		}
+		wait.Go(func() { results[i] = s.send(ctx, from, &next) })
 	}
 	wait.Wait()
 	all := Result{Took: time.Since(began)}
@@ -77,13 +85,13 @@ func (s SMTP) Run(ctx context.Context) Result {
 }
 
 // send is one client. It ends when all letters are given out, or after a failure.
-func (s SMTP) send(ctx context.Context, next *atomic.Int64) (r Result) {
+func (s SMTP) send(ctx context.Context, from string, next *atomic.Int64) (r Result) {
 	var c *client
 	var err error
 	var buffer []byte
 	for n := int(next.Add(1)) - 1; n < s.Count && ctx.Err() == nil; n = int(next.Add(1)) - 1 {
 		if c == nil {
-			if c, err = s.connect(ctx); err != nil {
+			if c, err = s.connect(ctx, from); err != nil {
 				break
 			}
 		}
@@ -113,6 +121,7 @@ func (s SMTP) send(ctx context.Context, next *atomic.Int64) (r Result) {
 type client struct {
 	conn net.Conn
 	r    *bufio.Reader
+	from string // who sends, over SMTP
 }
 
 func dial(ctx context.Context, addr string) (*client, error) {
@@ -121,13 +130,19 @@ func dial(ctx context.Context, addr string) (*client, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &client{conn, bufio.NewReader(conn)}, nil
+	return &client{conn: conn, r: bufio.NewReader(conn)}, nil
 }
 
-func (s SMTP) connect(ctx context.Context) (*client, error) {
+func (s SMTP) connect(ctx context.Context, from string) (*client, error) {
 	c, err := dial(ctx, s.Addr)
 	if err != nil {
 		return nil, err
+	}
+	c.from = from
+	if s.Implicit {
+		if err := c.encrypt(ctx, s.TLS); err != nil {
+			return nil, err
+		}
 	}
 	if err := c.expect("220", ""); err != nil {
 		return nil, err
@@ -135,16 +150,25 @@ func (s SMTP) connect(ctx context.Context) (*client, error) {
 	if err := c.expect("250", "EHLO "+ClientName); err != nil {
 		return nil, err
 	}
-	if s.TLS == nil {
+	if s.TLS != nil && !s.Implicit {
+		if err := s.startTLS(ctx, c); err != nil {
+			return nil, err
+		}
+	}
+	if s.Password == "" {
 		return c, nil
 	}
+	return c, c.expect("235", "AUTH PLAIN "+base64.StdEncoding.EncodeToString([]byte("\x00"+from+"\x00"+s.Password)))
+}
+
+func (s SMTP) startTLS(ctx context.Context, c *client) error {
 	if err := c.expect("220", "STARTTLS"); err != nil {
-		return nil, err
+		return err
 	}
 	if err := c.encrypt(ctx, s.TLS); err != nil {
-		return nil, err
+		return err
 	}
-	return c, c.expect("250", "EHLO "+ClientName)
+	return c.expect("250", "EHLO "+ClientName)
 }
 
 func (c *client) encrypt(ctx context.Context, config *tls.Config) error {
@@ -199,9 +223,9 @@ func (c *client) quit() {
 
 // letter hands letter number n over, and returns how long its final reply took and the letter's size. buffer is scratch.
 func (s SMTP) letter(c *client, to string, buffer *[]byte, n int) (took time.Duration, size int, err error) {
-	head, body := s.Letters.parts(n)
+	head, body := s.Letters.parts(n, c.from)
 	size = len(head) + len(body)
-	commands := []string{"MAIL FROM:<" + Sender + ">", "RCPT TO:<" + to + ">"}
+	commands := []string{"MAIL FROM:<" + c.from + ">", "RCPT TO:<" + to + ">"}
 	codes := []string{"250", "250"}
 	end := ".\r\n"
 	if s.BDAT {
@@ -256,7 +280,7 @@ func Idle(ctx context.Context, addr string, config *tls.Config, n int) (close fu
 	for range 20 {
 		wait.Go(func() {
 			for i := int(next.Add(1)) - 1; i < n; i = int(next.Add(1)) - 1 {
-				clients[i], errs[i] = s.connect(ctx)
+				clients[i], errs[i] = s.connect(ctx, Sender)
 			}
 		})
 	}
