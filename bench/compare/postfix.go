@@ -287,14 +287,12 @@ func (p *postfix) emptied(ctx context.Context, parts ...string) error {
 	}
 }
 
-// set changes the configuration of the one that runs.
+// set changes the configuration and starts it anew: after a reload, processes that run would still do a letter in the old way.
 func (p *postfix) set(ctx context.Context, settings ...string) error {
-	conf := filepath.Join(p.dir, "conf")
-	if out, err := exec.CommandContext(ctx, "postconf", append([]string{"-c", conf, "-e"}, settings...)...).CombinedOutput(); err != nil {
+	out, err := exec.CommandContext(ctx, "postconf", append([]string{"-c", filepath.Join(p.dir, "conf"), "-e"}, settings...)...).CombinedOutput()
+	if err != nil {
 		return fmt.Errorf("postconf: %w\n%s", err, out)
 	}
-	if out, err := exec.CommandContext(ctx, "postfix", "-c", conf, "reload").CombinedOutput(); err != nil {
-		return fmt.Errorf("postfix reload: %w\n%s", err, out)
-	}
-	return nil
+	_, err = p.restart(ctx)
+	return err
 }
