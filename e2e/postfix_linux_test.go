@@ -49,6 +49,7 @@ func TestPostfix(t *testing.T) {
 	t.Run("only what may arrive", func(t *testing.T) { checkArrivals(t, p) })
 	t.Run("signatures", func(t *testing.T) { checkSignatures(t, s, p, keys) })
 	t.Run("nothing of the submitter", func(t *testing.T) { checkPrivacy(t, p) })
+	t.Run("rotation", func(t *testing.T) { checkRotation(t, w, s, p, keys) })
 }
 
 // submit hands a letter in, as a mail program at home does.
@@ -340,5 +341,50 @@ func checkPrivacy(t *testing.T, p *postfix) {
 		if n := len(unfolded(t, letter, "Received")); n != 2 {
 			t.Errorf("%d Received fields, want Postfix's and ours, in\n%s", n, letter)
 		}
+	})
+}
+
+// checkRotation: new keys sign once the name servers show both, and letters verify before and after.
+func checkRotation(t *testing.T, w *world, s *server, p *postfix, old map[string]string) {
+	w.records(t, domain+". 60 IN NS ns."+domain+".", "ns."+domain+". 60 IN A "+ourIP)
+	s.run(t, "", "dkim", "rotate", domain)
+	if out, code := s.try(t, "", "dkim", "rotate", domain); code != 1 || !strings.Contains(out, "not published everywhere") {
+		t.Fatalf("nothing is published: exit %d\n%s", code, out)
+	}
+	fresh := s.keys(t)
+	published := 0
+	for name, record := range fresh {
+		if _, known := old[name]; known {
+			continue
+		}
+		if published++; published == 2 {
+			if out, code := s.try(t, "", "dkim", "rotate", domain); code != 1 {
+				t.Errorf("one of two is published: exit %d\n%s", code, out)
+			}
+		}
+		w.zone.AddTXT(name, record)
+	}
+	if out, code := s.try(t, "", "dkim", "rotate", domain); code != 0 || published != 2 {
+		t.Fatalf("%d keys are published: exit %d\n%s", published, code, out)
+	}
+	await(t, "a letter that is signed with the new keys", func() bool { // the server hears of them within a second
+		before := p.letters(t, "opportunistic.example")
+		s.submit(t, "zoe@opportunistic.example")
+		letter := p.next(t, "opportunistic.example", before)
+		for name := range old {
+			selector, _, _ := strings.Cut(name, ".")
+			if bytes.Contains(letter, []byte("s="+selector+";")) {
+				return false
+			}
+		}
+		if n := s.signed(t, letter); n != 2 {
+			t.Errorf("we find %d good signatures, want 2, in\n%s", n, letter)
+		}
+		for _, algorithm := range []string{"rsa-sha256", "ed25519-sha256"} {
+			if results := strings.Join(unfolded(t, letter, "Authentication-Results"), "\n"); !strings.Contains(results, "header.a="+algorithm) || strings.Contains(results, "dkim=fail") {
+				t.Errorf("opendkim says %s", results)
+			}
+		}
+		return true
 	})
 }

@@ -1,10 +1,12 @@
 package e2e
 
 import (
+	"bytes"
 	"fmt"
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -239,6 +241,20 @@ func (p *postfix) arrived(t *testing.T, domain string) (letter []byte) {
 			letter = all[0]
 		}
 		return len(all) == 1
+	})
+	return letter
+}
+
+// next waits for a letter of a domain that was not there before.
+func (p *postfix) next(t *testing.T, domain string, before [][]byte) (letter []byte) {
+	t.Helper()
+	await(t, "one more letter in the maildir of "+domain, func() bool {
+		for _, l := range p.letters(t, domain) {
+			if !slices.ContainsFunc(before, func(b []byte) bool { return bytes.Equal(b, l) }) {
+				letter = l
+			}
+		}
+		return letter != nil
 	})
 	return letter
 }
