@@ -27,8 +27,8 @@ func beyond(work context.Context, while time.Duration) (context.Context, context
 	return ctx, func() { stop(); cancel() }
 }
 
-// try hands a letter over and writes down what came of it. ctx ends with the attempt, work with the queue.
-func (q *Queue) try(work, ctx context.Context, a *attempt) {
+// try hands a letter over, and returns what writes down what came of it. ctx ends with the attempt, work with the queue.
+func (q *Queue) try(work, ctx context.Context, a *attempt) (settle func()) {
 	to := make([]Recipient, len(a.to))
 	for i, w := range a.to {
 		to[i] = w.Recipient
@@ -42,16 +42,14 @@ func (q *Queue) try(work, ctx context.Context, a *attempt) {
 	if err == nil && len(outcomes) != len(to) {
 		err = fmt.Errorf("%d outcomes for %d recipients", len(outcomes), len(to))
 	}
-	stopped := ctx.Err() != nil && !a.cut.Load() && !errors.Is(context.Cause(ctx), errTooLong)
-	ctx, cancel := beyond(work, settleLast) // what is known must be kept, though the queue is stopping
-	defer cancel()
+	tooLong := errors.Is(context.Cause(ctx), errTooLong)
+	stopped := ctx.Err() != nil && !a.cut.Load() && !tooLong
 	switch {
 	case err != nil:
-		q.aside(ctx, a, err)
-		return
+		return func() { q.aside(work, a, err) }
 	case a.cut.Load():
 		forCut(outcomes, "no answer for "+impatience.String()+", while others waited")
-	case errors.Is(context.Cause(ctx), errTooLong):
+	case tooLong:
 		forCut(outcomes, "it took longer than "+longest.String())
 	}
 	a.well, a.quiet = true, false
@@ -59,7 +57,7 @@ func (q *Queue) try(work, ctx context.Context, a *attempt) {
 		a.well = a.well && o.Status != Deferred
 		a.quiet = a.quiet || o.Silent
 	}
-	q.settleAll(ctx, a, outcomes, stopped)
+	return func() { q.settleAll(work, a, outcomes, stopped) }
 }
 
 // forCut says what a destination did whose attempt was ended.
@@ -74,9 +72,12 @@ func forCut(outcomes []Outcome, why string) {
 	}
 }
 
-// insist writes down what must be kept, again and again until the database takes it or ctx ends. Meanwhile nothing new is tried.
-func (q *Queue) insist(ctx context.Context, a *attempt, write func() error) {
-	err := write()
+// insist writes down what must be kept, again and again until the database takes it, or a while after work has ended. Meanwhile nothing
+// new is tried.
+func (q *Queue) insist(work context.Context, a *attempt, write func(context.Context) error) {
+	ctx, cancel := beyond(work, settleLast)
+	defer cancel()
+	err := write(ctx)
 	if err == nil {
 		return
 	}
@@ -90,19 +91,19 @@ func (q *Queue) insist(ctx context.Context, a *attempt, write func() error) {
 			return
 		case <-time.After(settleEvery):
 		}
-		err = write()
+		err = write(ctx)
 	}
 }
 
 // aside sets all recipients of an attempt aside that failed in a way that nobody foresaw.
-func (q *Queue) aside(ctx context.Context, a *attempt, why error) {
+func (q *Queue) aside(work context.Context, a *attempt, why error) {
 	for _, w := range a.to {
-		q.insist(ctx, a, func() error { return q.setAside(ctx, w.row, why) })
+		q.insist(work, a, func(ctx context.Context) error { return q.setAside(ctx, w.row, why) })
 	}
 }
 
 // settleAll writes the outcomes down. Where the queue was stopped in the middle, a recipient that was not accepted was not tried.
-func (q *Queue) settleAll(ctx context.Context, a *attempt, outcomes []Outcome, stopped bool) {
+func (q *Queue) settleAll(work context.Context, a *attempt, outcomes []Outcome, stopped bool) {
 	s := &settlement{q: q, letter: a.letter, now: time.Now()}
 	for i, o := range outcomes {
 		if stopped && o.Status == Deferred {
@@ -113,7 +114,7 @@ func (q *Queue) settleAll(ctx context.Context, a *attempt, outcomes []Outcome, s
 	if len(s.results) == 0 {
 		return
 	}
-	q.insist(ctx, a, func() error {
+	q.insist(work, a, func(ctx context.Context) error {
 		err := s.settle(ctx)
 		for d, ok := errors.AsType[*dropped](err); ok && len(s.results) > 0; d, ok = errors.AsType[*dropped](err) {
 			s.without(d.rows)

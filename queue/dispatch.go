@@ -43,7 +43,7 @@ var errTooLong = errors.New("queue: the attempt took too long")
 //	                                          a turn whose destination is busy is parked until that has a slot
 type dispatcher struct {
 	q       *Queue
-	done    chan *attempt
+	done    chan step
 	wait    sync.WaitGroup
 	running map[*attempt]struct{}
 	taken   map[int64]struct{} // recipients that are being tried
@@ -72,7 +72,7 @@ type destination struct {
 
 func newDispatcher(ctx context.Context, q *Queue) *dispatcher {
 	work, stop := context.WithCancel(context.WithoutCancel(ctx))
-	return &dispatcher{q: q, work: work, stop: stop, done: make(chan *attempt, q.Slots), running: map[*attempt]struct{}{}, taken: map[int64]struct{}{},
+	return &dispatcher{q: q, work: work, stop: stop, done: make(chan step, 2*q.Slots), running: map[*attempt]struct{}{}, taken: map[int64]struct{}{},
 		known: map[string]*destination{}, again: true, dueUntil: time.Now().UnixMilli()}
 }
 
@@ -88,6 +88,13 @@ type attempt struct {
 	cut         atomic.Bool // others needed its slot
 	cancel      context.CancelFunc
 	well, quiet bool // how it ended
+	handed      bool // it has ended, and is being written down; belongs to the goroutine of Run
+}
+
+// step is how far an attempt has come: the letter is handed over, or not, and then that is written down.
+type step struct {
+	*attempt
+	settled bool
 }
 
 // grace is how long an attempt may go on when the queue stops: a letter that is cut off at its end may arrive twice.
@@ -102,17 +109,26 @@ func (d *dispatcher) drain() {
 		d.wait.Wait()
 		close(d.done)
 	}()
-	for a := range d.done {
-		d.ended(a)
+	for s := range d.done {
+		d.ended(s)
 	}
 }
 
-// ended takes a slot back, and learns.
-func (d *dispatcher) ended(a *attempt) {
-	delete(d.running, a)
-	for _, w := range a.to {
+// ended takes the place at the destination back, and when all is written down the slot.
+func (d *dispatcher) ended(s step) {
+	if !s.settled {
+		d.handed(s.attempt)
+		return
+	}
+	delete(d.running, s.attempt)
+	for _, w := range s.to {
 		delete(d.taken, w.row)
 	}
+}
+
+// handed lets the next letter have the place at the destination, and learns.
+func (d *dispatcher) handed(a *attempt) {
+	a.handed = true
 	dest := d.known[a.destination]
 	dest.running--
 	dest.silent = a.quiet
@@ -171,8 +187,8 @@ func (d *dispatcher) forget() {
 func (d *dispatcher) collect() {
 	for {
 		select {
-		case a := <-d.done:
-			d.ended(a)
+		case s := <-d.done:
+			d.ended(s)
 		default:
 			return
 		}
@@ -327,7 +343,7 @@ func (d *dispatcher) claim(ctx context.Context, t turn) error {
 // silentRunning is how many slots those have that did not answer in time.
 func (d *dispatcher) silentRunning() (n int) {
 	for a := range d.running {
-		if a.silent {
+		if a.silent && !a.handed {
 			n++
 		}
 	}
@@ -344,18 +360,18 @@ func (d *dispatcher) start(a *attempt, dest *destination) {
 	ctx, cancel := context.WithTimeoutCause(d.work, longest, errTooLong)
 	a.cancel = cancel
 	d.wait.Go(func() {
-		defer func() {
-			a.cancel()
-			d.done <- a
-		}()
-		d.q.try(d.work, ctx, a)
+		settle := d.q.try(d.work, ctx, a)
+		a.cancel()
+		d.done <- step{a, false}
+		settle()
+		d.done <- step{a, true}
 	})
 }
 
 // press takes slots from destinations that do not answer, where others wait for one. Those that are known for it keep theirs.
 func (d *dispatcher) press() {
 	for a := range d.running {
-		if !a.silent && !a.talking.Load() && time.Since(a.began) >= impatience && a.cut.CompareAndSwap(false, true) {
+		if !a.silent && !a.handed && !a.talking.Load() && time.Since(a.began) >= impatience && a.cut.CompareAndSwap(false, true) {
 			a.cancel()
 		}
 	}

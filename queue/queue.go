@@ -87,8 +87,8 @@ func (q *Queue) Run(ctx context.Context) {
 			d.added()
 		case <-changed:
 			d.again = true
-		case a := <-d.done:
-			d.ended(a)
+		case s := <-d.done:
+			d.ended(s)
 		case <-timer.C:
 		}
 		d.collect()
