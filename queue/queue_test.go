@@ -475,8 +475,8 @@ func TestUnwritable(t *testing.T) {
 				w.add(Letter{}, to("b@two.example")...)
 				if !tc.stop {
 					w.sleep(tc.broken - 2*time.Second)
-					if len(w.calls) != 1 {
-						t.Errorf("%d calls while nothing can be written down", len(w.calls))
+					if n := w.tries(); n != 1 {
+						t.Errorf("%d calls while nothing can be written down", n)
 					}
 					w.sleep(time.Hour)
 				}
@@ -505,6 +505,13 @@ func slow(d time.Duration) func(context.Context, call) []Outcome {
 		}
 		return all(c, delivered)
 	}
+}
+
+// tries is how many there were so far.
+func (w *world) tries() int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return len(w.calls)
 }
 
 // firstTry is when a recipient was tried first.
