@@ -136,7 +136,7 @@ func TestActivate(t *testing.T) {
 				return r
 			}, a)
 			return nameservers{"a": a}
-		}, false, "the key is no RSA key", false},
+		}, false, "the key record is cut off", false},
 		{"only tested", func(k *Keys, a, b *zone.Zone) nameservers {
 			k.publish(t, accounts.KeyNew, func(_ accounts.DKIMKey, r string) string { return r + "; t=y" }, a)
 			return nameservers{"a": a}

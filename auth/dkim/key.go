@@ -65,14 +65,17 @@ func Published(records []string, algorithm, public string) error {
 	default:
 		return permanent("there are %d records", len(records)) // RFC 6376 section 3.6.2.2: the result is undefined
 	}
-	k, err := parseKey(records[0], Signature{Algorithm: algorithm}, nil)
+	tags, err := parseTags(records[0])
 	if err != nil {
-		return err
+		return permanent("the key record: %s", err)
 	}
-	tags, _ := parseTags(records[0]) // which parseKey read
-	switch {
-	case tags["p"] != public && strings.HasPrefix(public, tags["p"]):
+	if found := tags["p"]; found != "" && found != public && strings.HasPrefix(public, found) {
 		return permanent("the key record is cut off")
+	}
+	k, err := parseKey(records[0], Signature{Algorithm: algorithm}, nil)
+	switch {
+	case err != nil:
+		return err
 	case tags["p"] != public:
 		return permanent("the record is that of another key")
 	case k.testing:

@@ -1,0 +1,261 @@
+package dnscheck
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/postroom/postroom/auth/spf"
+	"github.com/postroom/postroom/internal/addr"
+	"github.com/postroom/postroom/internal/resolve"
+)
+
+// nameServers looks at the servers of the domain: each must answer, know the zone, and have its newest version.
+func (c *checker) nameServers(ctx context.Context) []Check {
+	domain := c.p.Domain.ASCII()
+	k := Check{ID: "ns", Name: domain, Type: "NS"}
+	v := c.look(ctx, domain, resolve.TypeSOA)
+	for _, s := range v.by {
+		k.Found = append(k.Found, s.server)
+	}
+	switch {
+	case v.nothing:
+		k.Status, k.Required, k.Fix = Missing, true, "register "+domain+", or ask the registrar why it is not delegated"
+	case len(v.by) == 0:
+		k.Status, k.Required, k.Fix = Unknown, true, "no name server of "+domain+" answered: try again later, then ask who runs them"
+	case len(v.silent) > 0:
+		k.Status, k.Fix = Wrong, strings.Join(v.silent, ", ")+" does not answer for "+domain+": remove it at the registrar, or ask who runs it"
+	case v.split():
+		k.Status, k.Fix, k.Found = Pending, "wait until all name servers have the newest version of the zone", v.where()
+	default:
+		k.Status, k.Required = OK, true
+	}
+	return []Check{k}
+}
+
+func (c *checker) hostA(ctx context.Context) []Check {
+	return []Check{c.hostAddresses(ctx, "host-a", resolve.TypeA, c.p.addresses(false))}
+}
+
+func (c *checker) hostAAAA(ctx context.Context) []Check {
+	return []Check{c.hostAddresses(ctx, "host-aaaa", resolve.TypeAAAA, c.p.addresses(true))}
+}
+
+// hostAddresses compares the addresses of one family with those of this machine, where they are known.
+func (c *checker) hostAddresses(ctx context.Context, id string, qtype uint16, own []netip.Addr) Check {
+	kind := resolve.TypeName(qtype)
+	v := c.look(ctx, c.p.Hostname, qtype)
+	k := Check{ID: id, Required: qtype == resolve.TypeA || len(own) > 0}
+	for _, ip := range own {
+		k.Expected = append(k.Expected, ip.String())
+	}
+	behind := len(c.p.IPs) == 0
+	k = c.settle(ctx, k, v, func(values []string) verdict { return judgeAddresses(c.p.Hostname, kind, values, k.Expected, behind) })
+	switch {
+	case k.Status == Missing && len(own) == 0 && len(c.host) > 0:
+		k.Status, k.Required, k.Fix = Optional, false, "" // the other family is enough
+	case k.Status == Wrong:
+		k.Required = true // who tries that address finds nobody
+	case k.Status == Missing:
+		k.Fix = c.hint(ctx, v, k.Fix)
+	}
+	return k
+}
+
+// judgeAddresses says what addresses come to beside those of this machine. behind: it is behind NAT, and its own addresses tell nothing.
+func judgeAddresses(host, kind string, values, own []string, behind bool) verdict {
+	var strange []string
+	for _, value := range values {
+		ip, err := netip.ParseAddr(value)
+		switch {
+		case err != nil:
+		case isProxy(ip):
+			return verdict{Wrong, "switch off the proxy for " + host + " (DNS only, a grey cloud): mail does not pass it"}
+		case !behind && !slices.Contains(own, value):
+			strange = append(strange, value)
+		case ip.IsPrivate() || ip.IsLoopback() || ip.IsLinkLocalUnicast():
+			return verdict{Wrong, value + " cannot be reached from outside: publish the public address of this server"}
+		}
+	}
+	switch {
+	case len(values) == 0 && len(own) > 0:
+		return verdict{Missing, fmt.Sprintf("publish %s %s %s", host, kind, own[0])}
+	case len(values) == 0:
+		return verdict{Missing, fmt.Sprintf("publish the %s record of %s, with the public address of this server", kind, host)}
+	case len(strange) > 0 && len(own) == 0:
+		return verdict{Wrong, fmt.Sprintf("remove %s %s %s: this server has no such address", host, kind, strings.Join(strange, ", "))}
+	case len(strange) > 0:
+		return verdict{Wrong, fmt.Sprintf("replace %s by %s: this server has no such address", strings.Join(strange, ", "), strings.Join(own, ", "))}
+	}
+	return fine
+}
+
+// proxies are the networks of the proxy that domains are moved behind most often.
+var proxies = []netip.Prefix{
+	netip.MustParsePrefix("104.16.0.0/12"), netip.MustParsePrefix("172.64.0.0/13"), netip.MustParsePrefix("188.114.96.0/20"),
+	netip.MustParsePrefix("162.158.0.0/15"), netip.MustParsePrefix("173.245.48.0/20"), netip.MustParsePrefix("141.101.64.0/18"),
+	netip.MustParsePrefix("108.162.192.0/18"), netip.MustParsePrefix("190.93.240.0/20"), netip.MustParsePrefix("198.41.128.0/17"),
+	netip.MustParsePrefix("2606:4700::/32"), netip.MustParsePrefix("2400:cb00::/32"), netip.MustParsePrefix("2a06:98c0::/29"),
+}
+
+func isProxy(ip netip.Addr) bool {
+	return slices.ContainsFunc(proxies, func(p netip.Prefix) bool { return p.Contains(ip) })
+}
+
+// reverse looks at the name of each address that mail leaves from. Over IPv6 none is needed: an address without one is not used.
+func (c *checker) reverse(ctx context.Context) (all []Check) {
+	for _, ip := range c.sending() {
+		k := Check{ID: "ptr:" + ip.String(), Required: ip.Is4(), Expected: []string{c.p.Hostname}}
+		v := c.look(ctx, resolve.ReverseName(ip), resolve.TypePTR)
+		k = c.settle(ctx, k, v, func(names []string) verdict { return c.judgeReverse(ctx, ip, names) })
+		switch {
+		case k.Status == Missing && ip.Is6():
+			k.Status, k.Fix = Optional, ""
+		case k.Status == Wrong && slices.ContainsFunc(k.Found, func(name string) bool { return slices.Contains(c.addresses(ctx, name), ip) }):
+			k.Required = false // a name that leads back is enough for most
+		}
+		all = append(all, k)
+	}
+	return all
+}
+
+func (c *checker) judgeReverse(ctx context.Context, ip netip.Addr, names []string) verdict {
+	ask := fmt.Sprintf("ask the provider of the address to name %s %s", ip, c.p.Hostname)
+	switch {
+	case len(names) == 0:
+		return verdict{Missing, ask}
+	case !slices.Contains(names, c.p.Hostname):
+		return verdict{Wrong, ask + ", as this server calls itself"}
+	case !slices.Contains(c.host, ip) && len(c.host) > 0 && !slices.ContainsFunc(c.host, func(other netip.Addr) bool { return other.Is4() == ip.Is4() }):
+		return verdict{Wrong, fmt.Sprintf("publish %s %s: the name must lead back to the address", c.p.Hostname, ip)}
+	}
+	return fine // where the name leads to another address of the family, host-a and host-aaaa say so
+}
+
+// helo looks at the name that this server calls itself, and at its SPF record, which counts for notices: RFC 7208 section 2.4.
+func (c *checker) helo(ctx context.Context) []Check {
+	v := c.look(ctx, c.p.Hostname, resolve.TypeTXT)
+	k := Check{ID: "helo", Required: true}
+	if c.p.Hostname == c.p.Domain.ASCII() {
+		k.Name, k.Type, k.Status = c.p.Hostname, "TXT", OK // the check of SPF looks at it
+		return []Check{k}
+	}
+	k = c.settle(ctx, k, v, func(values []string) verdict {
+		d := c.judgeSPF(ctx, c.p.Hostname, values, func(ip netip.Addr) spf.Result { return spf.Helo(ctx, asPublished{c}, ip, c.p.Hostname) }, "v=spf1 a -all")
+		if d.status == Missing {
+			return fine
+		}
+		return d
+	})
+	if !strings.Contains(c.p.Hostname, ".") {
+		k.Status, k.Fix = Wrong, "give the server a host name with a domain: hostname in the configuration"
+	}
+	return []Check{k}
+}
+
+// list is a DNS block list, and where one asks to be taken off.
+type list struct{ zone, remove string }
+
+var lists = []list{
+	{"zen.spamhaus.org", "https://check.spamhaus.org/"},
+	{"bl.spamcop.net", "https://www.spamcop.net/bl.shtml"},
+	{"b.barracudacentral.org", "https://barracudacentral.org/lookups"},
+}
+
+// blockLists looks for the addresses that mail leaves from: RFC 5782.
+func (c *checker) blockLists(ctx context.Context) (all []Check) {
+	for _, ip := range c.sending() {
+		name := resolve.ReverseName(ip)
+		name = strings.TrimSuffix(strings.TrimSuffix(name, ".in-addr.arpa"), ".ip6.arpa")
+		k := Check{ID: "dnsbl:" + ip.String(), Required: true, Type: "A", Name: name, Status: OK}
+		unknown := 0
+		for _, l := range lists {
+			a, err := c.dns.Lookup(ctx, name+"."+l.zone, resolve.TypeA)
+			switch listing := listed(a.Texts()); {
+			case resolve.IsTemporary(err), err == nil && listing == "":
+				unknown++ // what they answer to those whom they do not want to serve is no listing
+			case err == nil:
+				k.Status, k.Found = Wrong, append(k.Found, l.zone+" "+listing)
+				if k.Fix == "" {
+					k.Fix = "find out what was sent from " + ip.String() + ", mend it, then ask to be taken off: " + l.remove
+				}
+			}
+		}
+		if k.Status == OK && unknown == len(lists) {
+			k.Status, k.Required, k.Fix = Unknown, false, "no list answered: a resolver of your own would be answered"
+		}
+		all = append(all, k)
+	}
+	return all
+}
+
+// listed returns the first answer that says that an address is listed: 127.0.0.0/8 without the codes for errors.
+func listed(values []string) string {
+	for _, value := range values {
+		if strings.HasPrefix(value, "127.") && !strings.HasPrefix(value, "127.255.255.") {
+			return value
+		}
+	}
+	return ""
+}
+
+// judgeSPF says what the TXT records of a name come to for the addresses that mail leaves from.
+func (c *checker) judgeSPF(ctx context.Context, name string, values []string, evaluate func(netip.Addr) spf.Result, suggested string) verdict {
+	var records []string
+	for _, value := range values {
+		if v := strings.ToLower(value); v == "v=spf1" || strings.HasPrefix(v, "v=spf1 ") {
+			records = append(records, value)
+		}
+	}
+	switch {
+	case len(records) == 0:
+		return verdict{Missing, fmt.Sprintf("publish %s TXT %q", name, suggested)}
+	case len(records) > 1:
+		return verdict{Duplicate, fmt.Sprintf("keep one of the %d SPF records of %s, and put what the others allow into it: several count as none", len(records), name)}
+	}
+	return judgeSPFRecord(name, records[0], c.sending(), evaluate)
+}
+
+func judgeSPFRecord(name, record string, ips []netip.Addr, evaluate func(netip.Addr) spf.Result) verdict {
+	terms := strings.Fields(record)
+	for _, term := range terms {
+		if t := strings.ToLower(term); t == "all" || t == "+all" {
+			return verdict{Wrong, fmt.Sprintf("replace %s in the SPF record of %s by ~all: it lets everybody send as you", term, name)}
+		}
+	}
+	for _, ip := range ips {
+		r := evaluate(ip)
+		switch r.Status {
+		case spf.Pass:
+		case spf.TempError:
+			return verdict{Unknown, "a look-up of the SPF record failed: try again later"}
+		case spf.PermError:
+			return verdict{Wrong, fmt.Sprintf("mend the SPF record of %s: %s", name, r.Reason)}
+		default:
+			kind := "ip4"
+			if ip.Is6() {
+				kind = "ip6"
+			}
+			changed := strings.Join(append([]string{terms[0], kind + ":" + ip.String()}, terms[1:]...), " ")
+			return verdict{Wrong, fmt.Sprintf("change %s TXT to %q: mail from %s gets %s", name, changed, ip, r.Status)}
+		}
+	}
+	return fine
+}
+
+// spf evaluates the record of the domain for each address that mail leaves from.
+func (c *checker) spf(ctx context.Context) []Check {
+	domain := c.p.Domain
+	from := addr.Path{Address: addr.Address{Local: "postmaster", Domain: domain}}
+	v := c.look(ctx, domain.ASCII(), resolve.TypeTXT)
+	k := Check{ID: "spf", Required: true, Expected: []string{spfRecord(c.p)}}
+	k = c.settle(ctx, k, v, func(values []string) verdict {
+		return c.judgeSPF(ctx, domain.ASCII(), values, func(ip netip.Addr) spf.Result { return spf.MailFrom(ctx, asPublished{c}, ip, c.p.Hostname, from) }, spfRecord(c.p))
+	})
+	if k.Status == Missing {
+		k.Fix = c.hint(ctx, view{name: domain.ASCII(), qtype: resolve.TypeTXT}, k.Fix)
+	}
+	return []Check{k}
+}
