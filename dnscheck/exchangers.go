@@ -50,7 +50,7 @@ func (c *checker) exchanger(ctx context.Context, value string) exchanger {
 	if host == "." || err == nil {
 		return x
 	}
-	x.alias = len(c.look(ctx, host, resolve.TypeCNAME).values()) > 0
+	x.alias = len(c.known(ctx, host, resolve.TypeCNAME)) > 0
 	if host == c.p.Hostname {
 		x.exists, x.here = true, true // whether its addresses are right is a check of its own
 		return x

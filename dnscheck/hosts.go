@@ -109,7 +109,7 @@ func (c *checker) reverse(ctx context.Context) (all []Check) {
 	for _, ip := range c.sending() {
 		k := Check{ID: "ptr:" + ip.String(), Required: ip.Is4(), Expected: []string{c.p.Hostname}}
 		v := c.look(ctx, resolve.ReverseName(ip), resolve.TypePTR)
-		k = c.settle(ctx, k, v, func(names []string) verdict { return c.judgeReverse(ctx, ip, names) })
+		k = c.settle(ctx, k, v, func(names []string) verdict { return judgeReverse(ip, c.p.Hostname, names) })
 		switch {
 		case k.Status == Missing && ip.Is6():
 			k.Status, k.Fix = Optional, ""
@@ -121,17 +121,15 @@ func (c *checker) reverse(ctx context.Context) (all []Check) {
 	return all
 }
 
-func (c *checker) judgeReverse(ctx context.Context, ip netip.Addr, names []string) verdict {
-	ask := fmt.Sprintf("ask the provider of the address to name %s %s", ip, c.p.Hostname)
+func judgeReverse(ip netip.Addr, hostname string, names []string) verdict {
+	ask := fmt.Sprintf("ask the provider of the address to name %s %s", ip, hostname)
 	switch {
 	case len(names) == 0:
 		return verdict{Missing, ask}
-	case !slices.Contains(names, c.p.Hostname):
+	case !slices.Contains(names, hostname):
 		return verdict{Wrong, ask + ", as this server calls itself"}
-	case !slices.Contains(c.host, ip) && len(c.host) > 0 && !slices.ContainsFunc(c.host, func(other netip.Addr) bool { return other.Is4() == ip.Is4() }):
-		return verdict{Wrong, fmt.Sprintf("publish %s %s: the name must lead back to the address", c.p.Hostname, ip)}
 	}
-	return fine // where the name leads to another address of the family, host-a and host-aaaa say so
+	return fine // whether the name leads back, host-a and host-aaaa say
 }
 
 // helo looks at the name that this server calls itself, and at its SPF record, which counts for notices: RFC 7208 section 2.4.
@@ -142,8 +140,9 @@ func (c *checker) helo(ctx context.Context) []Check {
 		k.Name, k.Type, k.Status = c.p.Hostname, "TXT", OK // the check of SPF looks at it
 		return []Check{k}
 	}
+	known := slices.DeleteFunc(slices.Clone(c.sending()), func(ip netip.Addr) bool { return !slices.Contains(c.host, ip) }) // of the others host-a tells
 	k = c.settle(ctx, k, v, func(values []string) verdict {
-		d := c.judgeSPF(ctx, c.p.Hostname, values, func(ip netip.Addr) spf.Result { return spf.Helo(ctx, asPublished{c}, ip, c.p.Hostname) }, "v=spf1 a -all")
+		d := judgeSPF(c.p.Hostname, values, known, func(ip netip.Addr) spf.Result { return spf.Helo(ctx, asPublished{c.dns}, ip, c.p.Hostname) }, "v=spf1 a -all")
 		if d.status == Missing {
 			return fine
 		}
@@ -202,7 +201,7 @@ func listed(values []string) string {
 }
 
 // judgeSPF says what the TXT records of a name come to for the addresses that mail leaves from.
-func (c *checker) judgeSPF(ctx context.Context, name string, values []string, evaluate func(netip.Addr) spf.Result, suggested string) verdict {
+func judgeSPF(name string, values []string, ips []netip.Addr, evaluate func(netip.Addr) spf.Result, suggested string) verdict {
 	var records []string
 	for _, value := range values {
 		if v := strings.ToLower(value); v == "v=spf1" || strings.HasPrefix(v, "v=spf1 ") {
@@ -215,7 +214,7 @@ func (c *checker) judgeSPF(ctx context.Context, name string, values []string, ev
 	case len(records) > 1:
 		return verdict{Duplicate, fmt.Sprintf("keep one of the %d SPF records of %s, and put what the others allow into it: several count as none", len(records), name)}
 	}
-	return judgeSPFRecord(name, records[0], c.sending(), evaluate)
+	return judgeSPFRecord(name, records[0], ips, evaluate)
 }
 
 func judgeSPFRecord(name, record string, ips []netip.Addr, evaluate func(netip.Addr) spf.Result) verdict {
@@ -252,7 +251,7 @@ func (c *checker) spf(ctx context.Context) []Check {
 	v := c.look(ctx, domain.ASCII(), resolve.TypeTXT)
 	k := Check{ID: "spf", Required: true, Expected: []string{spfRecord(c.p)}}
 	k = c.settle(ctx, k, v, func(values []string) verdict {
-		return c.judgeSPF(ctx, domain.ASCII(), values, func(ip netip.Addr) spf.Result { return spf.MailFrom(ctx, asPublished{c}, ip, c.p.Hostname, from) }, spfRecord(c.p))
+		return judgeSPF(domain.ASCII(), values, c.sending(), func(ip netip.Addr) spf.Result { return spf.MailFrom(ctx, asPublished{c.dns}, ip, c.p.Hostname, from) }, spfRecord(c.p))
 	})
 	if k.Status == Missing {
 		k.Fix = c.hint(ctx, view{name: domain.ASCII(), qtype: resolve.TypeTXT}, k.Fix)

@@ -152,10 +152,10 @@ func (c *checker) arrived(ctx context.Context, v view) bool {
 }
 
 // asPublished answers as the authoritative servers do, so that SPF is evaluated as it will be seen. It is an spf.Resolver.
-type asPublished struct{ *checker }
+type asPublished struct{ DNS }
 
 func (p asPublished) texts(ctx context.Context, name string, qtype uint16) (resolve.Answer, error) {
-	all, err := p.dns.Authoritative(ctx, name, qtype)
+	all, err := p.Authoritative(ctx, name, qtype)
 	if err == nil {
 		for _, t := range all {
 			if !resolve.IsTemporary(t.Err) {
@@ -163,7 +163,7 @@ func (p asPublished) texts(ctx context.Context, name string, qtype uint16) (reso
 			}
 		}
 	}
-	return p.dns.Lookup(ctx, name, qtype)
+	return p.Lookup(ctx, name, qtype)
 }
 
 func (p asPublished) TXT(ctx context.Context, name string) ([]string, error) {
@@ -171,18 +171,28 @@ func (p asPublished) TXT(ctx context.Context, name string) ([]string, error) {
 	return a.TXT(), err
 }
 
+// known are the values of a name: what the servers say, or where none answers us, the resolver.
+func (c *checker) known(ctx context.Context, name string, qtype uint16) []string {
+	v := c.look(ctx, name, qtype)
+	if len(v.by) > 0 || v.nothing {
+		return v.values()
+	}
+	a, _ := c.dns.Lookup(ctx, name, qtype) // what cannot be found out is not there for anybody
+	return a.Texts()
+}
+
 // hint mends a record that is missing because it was entered at the wrong place, or one that a wildcard stands before.
 func (c *checker) hint(ctx context.Context, v view, fix string) string {
 	domain := c.p.Domain.ASCII()
-	if doubled := v.name + "." + domain; len(doubled) <= 253 && len(c.look(ctx, doubled, v.qtype).values()) > 0 {
-		return "it is at " + doubled + ": your panel adds " + domain + " itself, so enter the name as " + Record{Name: v.name}.Relative(domain)
-	}
 	_, parent, ok := strings.Cut(v.name, ".")
-	if !ok || len(v.values()) == 0 {
+	if ok && len(v.values()) > 0 {
+		if other := c.look(ctx, "postroom-looks-for-a-wildcard."+parent, v.qtype); slices.Equal(other.values(), v.values()) {
+			return "a wildcard, *." + parent + ", answers instead: " + fix
+		}
 		return fix
 	}
-	if other := c.look(ctx, "postroom-looks-for-a-wildcard."+parent, v.qtype); slices.Equal(other.values(), v.values()) {
-		return "a wildcard, *." + parent + ", answers instead: " + fix
+	if doubled := v.name + "." + domain; len(doubled) <= 253 && len(c.look(ctx, doubled, v.qtype).values()) > 0 {
+		return "it is at " + doubled + ": your panel adds " + domain + " itself, so enter the name as " + Record{Name: v.name}.Relative(domain)
 	}
 	return fix
 }

@@ -71,13 +71,7 @@ func Run(ctx context.Context, o Options) Report {
 // addresses are those of a name, at the authoritative servers.
 func (c *checker) addresses(ctx context.Context, name string) (all []netip.Addr) {
 	for _, qtype := range []uint16{resolve.TypeA, resolve.TypeAAAA} {
-		v := c.look(ctx, name, qtype)
-		values := v.values()
-		if len(v.by) == 0 {
-			a, _ := c.dns.Lookup(ctx, name, qtype) // what cannot be found leads nowhere
-			values = a.Texts()
-		}
-		for _, text := range values {
+		for _, text := range c.known(ctx, name, qtype) {
 			if ip, err := netip.ParseAddr(text); err == nil {
 				all = append(all, ip)
 			}

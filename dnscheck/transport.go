@@ -84,7 +84,7 @@ func (c *checker) stsPolicy(ctx context.Context, announced bool) Check {
 
 // hosts are those of the MX records.
 func (c *checker) hosts(ctx context.Context) (all []string) {
-	for _, value := range c.look(ctx, c.p.Domain.ASCII(), resolve.TypeMX).values() {
+	for _, value := range c.known(ctx, c.p.Domain.ASCII(), resolve.TypeMX) {
 		_, host, _ := strings.Cut(value, " ")
 		all = append(all, host)
 	}
@@ -116,8 +116,7 @@ func judgePolicy(p mtasts.Policy, hosts []string) verdict {
 func (c *checker) dnssec(ctx context.Context) []Check {
 	domain := c.p.Domain.ASCII()
 	k := Check{ID: "dnssec", Name: domain, Type: "DS"}
-	v := c.look(ctx, domain, resolve.TypeMX)
-	if len(v.values()) == 0 {
+	if len(c.known(ctx, domain, resolve.TypeMX)) == 0 {
 		k.Status = Optional // there is nothing yet to be validated
 		return []Check{k}
 	}
@@ -172,7 +171,7 @@ func (c *checker) caa(ctx context.Context) []Check {
 	}
 	for name := c.p.Hostname; strings.Contains(name, "."); _, name, _ = strings.Cut(name, ".") {
 		v := c.look(ctx, name, resolve.TypeCAA)
-		if len(v.values()) == 0 && !v.split() {
+		if len(v.values()) == 0 && !v.split() && (len(v.by) > 0 || len(c.known(ctx, name, resolve.TypeCAA)) == 0) {
 			continue
 		}
 		k = c.settle(ctx, k, v, func(values []string) verdict { return judgeCAA(name, values, c.p.CAs) })

@@ -126,6 +126,23 @@ func (z *Zone) SetFault(name string, f Fault) {
 	z.faults[plain(name)] = f
 }
 
+// SetQuestionFault makes one type of a name fail; "*" stands for all names and types.
+func (z *Zone) SetQuestionFault(name, kind string, f Fault) {
+	z.mu.Lock()
+	defer z.mu.Unlock()
+	z.faults[plain(name)+" "+kind] = f
+}
+
+// fault is how a question fails. The caller holds mu.
+func (z *Zone) fault(name string, qtype uint16) Fault {
+	for _, key := range []string{name, name + " " + dns.TypeToString[qtype], "* *"} {
+		if f, ok := z.faults[key]; ok {
+			return f
+		}
+	}
+	return None
+}
+
 // SetSecure says whether answers have the AD bit.
 func (z *Zone) SetSecure(secure bool) {
 	z.mu.Lock()
@@ -156,6 +173,18 @@ func (z *Zone) QueriesFor(name string) int {
 
 // errGarbage is what an answer that cannot be read comes to.
 var errGarbage = errors.New("zone: the answer cannot be read")
+
+// Servers are DNS servers that differ, by their addresses. It implements resolve.Exchanger.
+type Servers map[netip.Addr]*Zone
+
+// Exchange asks one of them. One that is not there does not answer.
+func (s Servers) Exchange(ctx context.Context, server netip.AddrPort, query *dns.Msg, tcp bool) (*dns.Msg, error) {
+	if z, ok := s[server.Addr()]; ok {
+		return z.Exchange(ctx, server, query, tcp)
+	}
+	<-ctx.Done()
+	return nil, ctx.Err()
+}
 
 // Exchange answers in process, so that it works in a bubble of testing/synctest. It implements resolve.Exchanger.
 func (z *Zone) Exchange(ctx context.Context, _ netip.AddrPort, query *dns.Msg, tcp bool) (*dns.Msg, error) {
@@ -196,7 +225,7 @@ func (z *Zone) answer(query *dns.Msg, tcp bool) (*dns.Msg, Fault) {
 	z.asked[name]++
 	z.fill(reply, name, q.Qtype)
 	reply.AuthenticatedData = z.secure && !z.insecure[name]
-	fault := z.faults[name]
+	fault := z.fault(name, q.Qtype)
 	z.fail(reply, fault, tcp)
 	return reply, fault
 }
