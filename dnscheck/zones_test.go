@@ -143,6 +143,19 @@ func (w *world) change(t *testing.T, line string) {
 	}
 }
 
+// rightZone is what others have published, and what Records asks for.
+func rightZone(t *testing.T) *world {
+	t.Helper()
+	w := &world{}
+	for line := range strings.SplitSeq(strings.TrimSpace(surroundings), "\n") {
+		w.change(t, "+ "+strings.TrimSpace(line))
+	}
+	for _, r := range Records(profile(nil)) {
+		w.change(t, "+ "+r.ZoneLine())
+	}
+	return w
+}
+
 // serve starts the servers.
 func (w *world) serve(t *testing.T, secure bool) *resolve.Resolver {
 	t.Helper()
@@ -189,14 +202,7 @@ func TestZones(t *testing.T) {
 	for _, g := range readZones(t) {
 		t.Run(g.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				w, p := &world{}, profile(g.with)
-				base := profile(nil) // what is published is for the whole server
-				for line := range strings.SplitSeq(strings.TrimSpace(surroundings), "\n") {
-					w.change(t, "+ "+strings.TrimSpace(line))
-				}
-				for _, r := range Records(base) {
-					w.change(t, "+ "+r.ZoneLine())
-				}
+				w, p := rightZone(t), profile(g.with)
 				for _, line := range g.lines {
 					w.change(t, fill(line))
 				}
