@@ -191,6 +191,16 @@ func (s *Service) Hosts(ctx context.Context, name addr.Domain) (bool, error) {
 	return hosts, wrap("look up domain", err)
 }
 
+// Served tells whether a domain is served here, and which MTA-STS policy it has. Answers are remembered until something changes.
+func (s *Service) Served(ctx context.Context, name addr.Domain) (policy mtasts.Mode, served bool, err error) {
+	policy, err = cached(ctx, s, &s.policies, name, func(tx *database.Tx) (policy mtasts.Mode, err error) {
+		err = tx.QueryRow("SELECT mta_sts FROM domains WHERE name = ?", name.ASCII()).Scan(&policy)
+		_, err = none(err)
+		return policy, err
+	}, func(mtasts.Mode) bool { return true })
+	return policy, policy != "", wrap("look up domain", err)
+}
+
 func findDomain(tx *database.Tx, name addr.Domain) (Domain, error) {
 	all, err := selectDomains(tx, "WHERE name = ?", name.ASCII())
 	if err == nil && len(all) == 0 {

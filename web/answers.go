@@ -11,7 +11,6 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/postroom/postroom/accounts"
 	"github.com/postroom/postroom/internal/addr"
 )
 
@@ -114,7 +113,7 @@ func (s *Site) serveDiscover(w http.ResponseWriter, r *http.Request, at place) {
 }
 
 func (s *Site) servePolicy(w http.ResponseWriter, r *http.Request, at place) {
-	p, err := Policy(r.Context(), s.DNS, at.domain, at.domain.STS, s.Hostname)
+	p, err := Policy(r.Context(), s.DNS, at.domain, at.policy, s.Hostname)
 	s.tell(at.domain, err)
 	switch {
 	case isMismatch(err):
@@ -127,8 +126,8 @@ func (s *Site) servePolicy(w http.ResponseWriter, r *http.Request, at place) {
 }
 
 // tell logs why a policy is not served, once until that changes. There are no more entries than domains here.
-func (s *Site) tell(d accounts.Domain, err error) {
-	name, reason := d.Name.ASCII(), ""
+func (s *Site) tell(domain addr.Domain, err error) {
+	name, reason := domain.ASCII(), ""
 	if err != nil {
 		reason = err.Error()
 	}

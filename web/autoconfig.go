@@ -61,7 +61,7 @@ func (s *Site) autoconfig(q question) clientConfig {
 	if !q.address.IsZero() {
 		user = q.address.String()
 	}
-	name := q.domain.Name
+	name := q.domain
 	return clientConfig{Version: "1.1", Provider: emailProvider{
 		ID: name.ASCII(), Domain: name.ASCII(), Name: name.Unicode(), ShortName: name.Unicode(),
 		// A second device still finds what the first one has fetched.

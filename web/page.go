@@ -60,7 +60,7 @@ func (s *Site) servePage(w http.ResponseWriter, r *http.Request, at place) {
 		v.Profile = "/profile.mobileconfig?" + url.Values{addressParameter: {q.address.String()}}.Encode()
 		fallthrough
 	default:
-		v.Domain = q.domain.Name.Unicode()
+		v.Domain = q.domain.Unicode()
 	}
 	v.QR = draw(s.pageURL(q.address))
 	var b bytes.Buffer

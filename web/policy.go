@@ -6,7 +6,7 @@ import (
 	"fmt"
 	"strings"
 
-	"github.com/postroom/postroom/accounts"
+	"github.com/postroom/postroom/internal/addr"
 	"github.com/postroom/postroom/internal/mtasts"
 	"github.com/postroom/postroom/internal/resolve"
 )
@@ -28,17 +28,17 @@ func (m *Mismatch) Error() string {
 
 // Policy returns the MTA-STS policy of a domain. The error is a *Mismatch where the policy must not be published, and another
 // one where that cannot be told now. A policy that says "none" fits any domain.
-func Policy(ctx context.Context, dns Exchangers, d accounts.Domain, mode mtasts.Mode, host string) (mtasts.Policy, error) {
+func Policy(ctx context.Context, dns Exchangers, domain addr.Domain, mode mtasts.Mode, host string) (mtasts.Policy, error) {
 	p := mtasts.Own(mode, host)
 	if mode == mtasts.None {
 		return p, nil
 	}
-	mx, err := dns.MX(ctx, d.Name.ASCII())
+	mx, err := dns.MX(ctx, domain.ASCII())
 	if err != nil && !resolve.IsNotFound(err) {
-		return p, fmt.Errorf("web: MX records of %s: %w", d.Name, err)
+		return p, fmt.Errorf("web: MX records of %s: %w", domain, err)
 	}
 	if reason := misfit(p, mx); reason != "" {
-		return p, &Mismatch{d.Name.ASCII(), reason}
+		return p, &Mismatch{domain.ASCII(), reason}
 	}
 	return p, nil
 }

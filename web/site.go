@@ -10,13 +10,13 @@ import (
 	"sync"
 	"time"
 
-	"github.com/postroom/postroom/accounts"
 	"github.com/postroom/postroom/internal/addr"
+	"github.com/postroom/postroom/internal/mtasts"
 )
 
-// Domains tells which domains are served here. Its error is accounts.ErrNotFound for the others.
+// Domains tells which domains are served here, and with which MTA-STS policy.
 type Domains interface {
-	Domain(ctx context.Context, name addr.Domain) (accounts.Domain, error)
+	Served(ctx context.Context, name addr.Domain) (policy mtasts.Mode, served bool, err error)
 }
 
 // Options are what a site works with. Hostname, Domains and DNS are required.
@@ -76,7 +76,8 @@ var prefixes = []struct {
 // place is a name that this server answers for.
 type place struct {
 	role   role
-	domain accounts.Domain // none for the host itself, unless it is a domain, too
+	domain addr.Domain // zero for the host itself, unless it is a domain, too
+	policy mtasts.Mode
 }
 
 // errNobody says that the name in a request is nobody's here.
@@ -97,19 +98,23 @@ func (s *Site) find(ctx context.Context, host string) (place, error) {
 			continue
 		}
 		if domain, err := addr.ParseDomain(rest); err == nil {
-			if d, err := s.served(ctx, domain); !errors.Is(err, errNobody) {
-				return place{p.role, d}, err
+			if policy, served, err := s.Domains.Served(ctx, domain); served || err != nil {
+				return place{p.role, domain, policy}, err
 			}
 		}
 	}
-	d, err := s.served(ctx, name)
+	policy, served, err := s.Domains.Served(ctx, name)
 	switch {
-	case name == s.host && errors.Is(err, errNobody):
-		return place{role: roleHost}, nil
+	case err != nil:
+		return place{}, err
+	case name == s.host && served:
+		return place{roleHost, name, policy}, nil
 	case name == s.host:
-		return place{roleHost, d}, err
+		return place{role: roleHost}, nil
+	case served:
+		return place{roleDomain, name, policy}, nil
 	}
-	return place{roleDomain, d}, err
+	return place{}, errNobody
 }
 
 // nameOf is the name under which a place is reached.
@@ -117,7 +122,7 @@ func (s *Site) nameOf(at place) string {
 	if at.role == roleHost {
 		return s.Hostname
 	}
-	name := at.domain.Name.ASCII()
+	name := at.domain.ASCII()
 	for _, p := range prefixes {
 		if p.role == at.role {
 			name = p.label + name
@@ -126,17 +131,9 @@ func (s *Site) nameOf(at place) string {
 	return name
 }
 
-func (s *Site) served(ctx context.Context, name addr.Domain) (accounts.Domain, error) {
-	d, err := s.Domains.Domain(ctx, name)
-	if errors.Is(err, accounts.ErrNotFound) {
-		err = errNobody
-	}
-	return d, err
-}
-
 // question is whom a request is about.
 type question struct {
-	domain  accounts.Domain
+	domain  addr.Domain
 	address addr.Address // zero: anybody of the domain
 }
 
@@ -144,7 +141,7 @@ type question struct {
 // an address is asked of nobody.
 func (s *Site) about(ctx context.Context, at place, address string) (question, *refusal) {
 	if address == "" || address == anyAddress {
-		if at.domain.Name.IsZero() {
+		if at.domain.IsZero() {
 			return question{}, refuseNoAddress
 		}
 		return question{domain: at.domain}, nil
@@ -153,14 +150,14 @@ func (s *Site) about(ctx context.Context, at place, address string) (question, *
 	if err != nil || a.Domain.IsZero() || a.Local == "" {
 		return question{}, refuseAddress
 	}
-	d, err := s.served(ctx, a.Domain)
+	_, served, err := s.Domains.Served(ctx, a.Domain)
 	switch {
-	case errors.Is(err, errNobody):
-		return question{}, refuseDomain
 	case err != nil:
 		return question{}, s.failed(err)
+	case !served:
+		return question{}, refuseDomain
 	}
-	return question{d, a}, nil
+	return question{a.Domain, a}, nil
 }
 
 // refusal is what a client reads instead of an answer.

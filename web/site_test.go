@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
+	"net/url"
 	"strings"
 	"testing"
 
@@ -256,7 +257,7 @@ func TestPolicyAgain(t *testing.T) {
 }
 
 func TestMismatchIsTold(t *testing.T) {
-	d, _ := options().Domains.Domain(t.Context(), domain("example.org")) // it is there
+	d := domain("example.org")
 	_, err := Policy(t.Context(), exchangers{"example.org": "a.example"}, d, mtasts.Enforce, host)
 	var m *Mismatch
 	if !errors.As(err, &m) || m.Domain != "example.org" || !strings.Contains(err.Error(), "a.example is not mail.example.org") {
@@ -331,4 +332,38 @@ func TestNewSite(t *testing.T) {
 			t.Errorf("%+v made a site", o)
 		}
 	}
+}
+
+// FuzzSite shows that no request breaks the site, or gets a part of itself back as markup.
+func FuzzSite(f *testing.F) {
+	f.Add("autoconfig.example.org", "/mail/config-v1.1.xml", "emailaddress=anna%40example.org", "")
+	f.Add("mail.example.org:443", "/Settings", "emailaddress=%22%3Cb%3E%22%40example.org", "")
+	f.Add("autodiscover.example.org", "/autodiscover/autodiscover.xml", "", outlookAsks("anna@example.org"))
+	f.Add("mta-sts.example.org", "/.well-known/mta-sts.txt", "", "")
+	f.Add("example.org", "/autodiscover/autodiscover.json/v1.0/a@example.org", "Protocol=AutodiscoverV1", "")
+	site, err := NewSite(options())
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Fuzz(func(t *testing.T, host, path, query, body string) {
+		method := http.MethodGet
+		if body != "" {
+			method = http.MethodPost
+		}
+		for _, h := range []http.Handler{site.HTTP(), site.HTTPS()} {
+			r := httptest.NewRequest(method, "https://x/", strings.NewReader(body))
+			r.Host, r.URL.Path, r.URL.RawQuery = host, path, query
+			w := httptest.NewRecorder()
+			h.ServeHTTP(w, r)
+			if location := w.Header().Get("Location"); location != "" && !strings.HasPrefix(location, "/settings") {
+				to, err := url.Parse(location)
+				if err != nil || to.Scheme != "https" || !strings.HasSuffix("."+to.Host, ".example.org") && !strings.HasSuffix(to.Host, ".example") {
+					t.Fatalf("sent to %q", location)
+				}
+			}
+			if strings.Contains(strings.ToLower(w.Body.String()), "<script") {
+				t.Fatalf("got %s", w.Body)
+			}
+		}
+	})
 }

@@ -12,7 +12,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/postroom/postroom/accounts"
 	"github.com/postroom/postroom/internal/addr"
 	"github.com/postroom/postroom/internal/mtasts"
 	"github.com/postroom/postroom/internal/resolve"
@@ -34,18 +33,15 @@ func mailbox(s string) addr.Address {
 	return a
 }
 
-// domains are what is served here, and asked counts who was looked for.
+// domains are what is served here.
 type domains map[string]mtasts.Mode
 
-func (d domains) Domain(_ context.Context, name addr.Domain) (accounts.Domain, error) {
+func (d domains) Served(_ context.Context, name addr.Domain) (mtasts.Mode, bool, error) {
 	if name.ASCII() == "broken.example" {
-		return accounts.Domain{}, io.ErrUnexpectedEOF
+		return "", false, io.ErrUnexpectedEOF
 	}
 	mode, ok := d[name.ASCII()]
-	if !ok {
-		return accounts.Domain{}, &accounts.Problem{Kind: accounts.ErrNotFound, Sentence: "no domain " + name.ASCII()}
-	}
-	return accounts.Domain{Name: name, STS: mode}, nil
+	return mode, ok, nil
 }
 
 // exchangers are MX records: hosts apart by blanks, "null" for the null MX, "?" for a DNS that fails.

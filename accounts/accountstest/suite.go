@@ -355,7 +355,18 @@ func testDomains(t *testing.T, open Open) {
 	if d, err := w.s.Domain(t.Context(), domain("example.org")); err != nil || d.STS != enforce || d.CatchAll != catchAll {
 		t.Errorf("with a policy: %+v, %v", d, err)
 	}
+	other := w.service()
+	for name, want := range map[string]mtasts.Mode{"example.org": enforce, "www.example.org": "", "a.example": ""} {
+		for range 2 { // the second time from memory
+			if got, served, err := other.Served(t.Context(), domain(name)); err != nil || got != want || served != (want != "") {
+				t.Errorf("%s is served with %q, %t, %v; want %q", name, got, served, err, want)
+			}
+		}
+	}
 	w.check(w.s.AddDomain(t.Context(), domain("a.example")))
+	if got, served, err := other.Served(t.Context(), domain("a.example")); err != nil || got != mtasts.Testing || !served {
+		t.Errorf("a new domain is served with %q, %t, %v", got, served, err)
+	}
 	w.check(w.s.RemoveDomain(t.Context(), domain("a.example")))
 	if all, err := w.s.Domains(t.Context()); err != nil || len(all) != 1 {
 		t.Errorf("%v, %v", all, err)

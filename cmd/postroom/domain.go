@@ -172,7 +172,7 @@ func (p *program) checkPolicy(ctx context.Context, c *config.Config, d accounts.
 		return err
 	}
 	defer dns.Close()
-	_, err = web.Policy(ctx, dns, d, mtasts.Enforce, c.Hostname)
+	_, err = web.Policy(ctx, dns, d.Name, mtasts.Enforce, c.Hostname)
 	if mismatch, ok := errors.AsType[*web.Mismatch](err); ok {
 		return nof("%s. Mail would be lost to senders that keep to it: mend the records first", mismatch)
 	}
