@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"regexp"
 	"strconv"
 	"strings"
@@ -303,5 +304,43 @@ func TestDomainsAreBounded(t *testing.T) {
 	}
 	if n != maxDomains {
 		t.Errorf("%d domains", n)
+	}
+}
+
+// TestMetricsAreDescribed keeps the list in the documentation whole.
+func TestMetricsAreDescribed(t *testing.T) {
+	doc, err := os.ReadFile("../docs/web.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := NewMetrics("v1")
+	m.SetDNS("example.org", 0, time.Unix(1, 0))
+	log := slog.New(m.Counting(slog.DiscardHandler))
+	for _, event := range []string{maillog.Stored, maillog.Refused, maillog.Deferred, maillog.LoggedIn, maillog.LoginFailed} {
+		log.Info(event)
+	}
+	described := map[string]bool{}
+	for _, name := range regexp.MustCompile("`(postroom_[a-z_]+)`").FindAllStringSubmatch(string(doc), -1) {
+		described[name[1]] = true
+	}
+	served := map[string]bool{}
+	for name := range scrape(t, m, sources()) {
+		name, _, _ = strings.Cut(name, "{")
+		for _, suffix := range []string{"_bucket", "_sum", "_count"} {
+			name = strings.TrimSuffix(name, suffix)
+		}
+		if strings.HasPrefix(name, "postroom_") {
+			served[name] = true
+		}
+	}
+	for name := range served {
+		if !described[name] {
+			t.Errorf("docs/web.md does not describe %s", name)
+		}
+	}
+	for name := range described {
+		if !served[name] {
+			t.Errorf("docs/web.md describes %s, which is not served", name)
+		}
 	}
 }

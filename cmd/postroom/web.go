@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -71,12 +72,7 @@ func (s *server) checks() []web.Check {
 		{Name: "database", Run: func(ctx context.Context) error {
 			return s.stores.db.Write(ctx, func(tx *database.Tx) error { return tx.Raise(readiness) })
 		}},
-		{Name: "certificate", Run: func(context.Context) error {
-			if end := s.certificates.Expires(); !time.Now().Before(end) {
-				return fmt.Errorf("it ended on %s", end.UTC().Format(time.RFC3339))
-			}
-			return nil
-		}},
+		{Name: "certificate", Run: func(context.Context) error { return present(s.certificates.Expires(), time.Now()) }},
 		{Name: "disk", Run: func(context.Context) error {
 			free, err := s.stores.db.FreeSpace()
 			if reserve := int64(s.config.Limits.DiskReserve); err == nil && free < reserve {
@@ -85,4 +81,15 @@ func (s *server) checks() []web.Check {
 			return err
 		}},
 	}
+}
+
+// present says what is wrong with a certificate by its end, which is zero where there is none.
+func present(end, now time.Time) error {
+	switch {
+	case end.IsZero():
+		return errors.New("there is none")
+	case !now.Before(end):
+		return fmt.Errorf("it ended on %s", end.UTC().Format(time.RFC3339))
+	}
+	return nil
 }

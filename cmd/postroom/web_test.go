@@ -10,6 +10,7 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/postroom/postroom/internal/resolve/zone"
 )
@@ -213,5 +214,24 @@ func TestNotReady(t *testing.T) {
 	}
 	if status, _ := r.fetch("admin", "127.0.0.1", "/healthz"); status != 200 {
 		t.Errorf("it lives with status %d", status)
+	}
+}
+
+func TestPresent(t *testing.T) {
+	now := time.Date(2026, 11, 26, 12, 0, 0, 0, time.UTC)
+	for _, tc := range []struct {
+		name string
+		end  time.Time
+		says string
+	}{
+		{"there", now.Add(time.Second), ""},
+		{"none", time.Time{}, "there is none"},
+		{"at its end", now, "it ended on 2026-11-26T12:00:00Z"},
+		{"ended", now.Add(-time.Hour), "it ended on 2026-11-26T11:00:00Z"},
+	} {
+		err := present(tc.end, now)
+		if (err == nil) != (tc.says == "") || err != nil && err.Error() != tc.says {
+			t.Errorf("%s: %v, want %q", tc.name, err, tc.says)
+		}
 	}
 }
