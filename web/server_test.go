@@ -242,3 +242,29 @@ func TestServer(t *testing.T) {
 		})
 	}
 }
+
+// TestChallengeOverTLS shows that the protocol by which an authority looks at the port with TLS (RFC 8737) is still spoken when package
+// http has added its own.
+func TestChallengeOverTLS(t *testing.T) {
+	certificate, roots := mailtest.Certificate(t, host)
+	const challenge = "acme-tls/1"
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	config := &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{certificate}, NextProtos: []string{challenge}}
+	serve(t, &Server{Handler: newSite(t).HTTPS(), TLS: config}, l)
+	for _, offered := range []string{challenge, "h2", "http/1.1"} {
+		c, err := tls.Dial("tcp", l.Addr().String(), &tls.Config{RootCAs: roots, ServerName: host, NextProtos: []string{offered}})
+		if err != nil {
+			t.Fatalf("%s: %v", offered, err)
+		}
+		if got := c.ConnectionState().NegotiatedProtocol; got != offered {
+			t.Errorf("%s was offered, %q is spoken", offered, got)
+		}
+		_ = c.Close() // nothing was asked
+	}
+	if len(config.NextProtos) != 1 {
+		t.Errorf("the caller's configuration was changed: %q", config.NextProtos)
+	}
+}
