@@ -29,6 +29,7 @@ var rules = map[string][]string{
 	"submission": {"smtpd", "auth", "accounts", "mailbox", "queue"},
 	"delivery":   {"queue", "tlsconf"},
 	"dnscheck":   {"accounts", "auth", "tlsconf"},
+	"web":        {"accounts", "queue", "mailbox", "dnscheck", "tlsconf"},
 	"e2e":        {"*"},
 	"bench":      {"*"},
 	"internal":   {}, // see internalRules

@@ -10,14 +10,16 @@ import (
 
 	"github.com/postroom/postroom/internal/addr"
 	"github.com/postroom/postroom/internal/database"
+	"github.com/postroom/postroom/internal/mtasts"
 )
 
 // Domain is a domain that mail is received for.
 type Domain struct {
 	ID        int64
 	Name      addr.Domain
-	CatchAll  string // the address that gets what nobody else gets, or ""
-	Separator string // of plus-addressing, or ""
+	CatchAll  string      // the address that gets what nobody else gets, or ""
+	Separator string      // of plus-addressing, or ""
+	STS       mtasts.Mode // of its MTA-STS policy
 	Accounts  int
 	Created   time.Time
 }
@@ -69,6 +71,7 @@ func (s *Service) Domain(ctx context.Context, name addr.Domain) (d Domain, err e
 type DomainSettings struct {
 	CatchAll  *string // an address of ours, or "" for none
 	Separator *string // one character, or "" for no plus-addressing
+	STS       *mtasts.Mode
 }
 
 // SetDomain changes the settings of a domain.
@@ -88,7 +91,12 @@ func (s *Service) SetDomain(ctx context.Context, name addr.Domain, set DomainSet
 				return problemf(nil, "%q cannot separate a tag: use one of + - _ = or nothing", d.Separator)
 			}
 		}
-		_, err = tx.Exec("UPDATE domains SET catch_all = ?, separator = ? WHERE id = ?", d.CatchAll, d.Separator, d.ID)
+		if set.STS != nil {
+			if d.STS, err = mtasts.ParseMode(string(*set.STS)); err != nil {
+				return problemf(nil, "%v", err)
+			}
+		}
+		_, err = tx.Exec("UPDATE domains SET catch_all = ?, separator = ?, mta_sts = ? WHERE id = ?", d.CatchAll, d.Separator, string(d.STS), d.ID)
 		return err
 	}))
 }
@@ -145,7 +153,7 @@ func (s *Service) RemoveDomain(ctx context.Context, name addr.Domain) error {
 }
 
 func selectDomains(tx *database.Tx, where string, args ...any) (all []Domain, err error) {
-	rows, err := tx.Query(`SELECT id, name, catch_all, separator, created,
+	rows, err := tx.Query(`SELECT id, name, catch_all, separator, mta_sts, created,
 		(SELECT count(*) FROM accounts WHERE domain_id = domains.id AND removed = 0) FROM domains `+where, args...)
 	if err != nil {
 		return nil, err
@@ -157,7 +165,7 @@ func selectDomains(tx *database.Tx, where string, args ...any) (all []Domain, er
 			name    string
 			created int64
 		)
-		if err := rows.Scan(&d.ID, &name, &d.CatchAll, &d.Separator, &created, &d.Accounts); err != nil {
+		if err := rows.Scan(&d.ID, &name, &d.CatchAll, &d.Separator, &d.STS, &created, &d.Accounts); err != nil {
 			return nil, err
 		}
 		if d.Name, err = addr.ParseDomain(name); err != nil {
@@ -181,6 +189,16 @@ func (s *Service) Hosts(ctx context.Context, name addr.Domain) (bool, error) {
 		return hosts, err
 	})
 	return hosts, wrap("look up domain", err)
+}
+
+// Served tells whether a domain is served here, and which MTA-STS policy it has. Answers are remembered until something changes.
+func (s *Service) Served(ctx context.Context, name addr.Domain) (policy mtasts.Mode, served bool, err error) {
+	policy, err = cached(ctx, s, &s.policies, name, func(tx *database.Tx) (policy mtasts.Mode, err error) {
+		err = tx.QueryRow("SELECT mta_sts FROM domains WHERE name = ?", name.ASCII()).Scan(&policy)
+		_, err = none(err)
+		return policy, err
+	}, func(mtasts.Mode) bool { return true })
+	return policy, policy != "", wrap("look up domain", err)
 }
 
 func findDomain(tx *database.Tx, name addr.Domain) (Domain, error) {

@@ -14,6 +14,7 @@ import (
 
 	"github.com/postroom/postroom/internal/addr"
 	"github.com/postroom/postroom/internal/database"
+	"github.com/postroom/postroom/internal/mtasts"
 )
 
 // generation is the kind of change that DB.Watch tells of.
@@ -49,6 +50,7 @@ type Service struct {
 	signing    cache[addr.Domain, []SigningKey]
 	routes     cache[addr.Path, Route]
 	hosted     cache[addr.Domain, bool]
+	policies   cache[addr.Domain, mtasts.Mode] // "" for domains that are not here
 
 	stop    func() // of the watch
 	ended   chan struct{}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"time"
 
 	"github.com/postroom/postroom/accounts"
 	"github.com/postroom/postroom/auth"
@@ -59,6 +60,7 @@ func (t *transaction) Data(ctx context.Context, body io.Reader) (smtpd.Reply, er
 	if _, err := spool.ReadFrom(body); err != nil {
 		return smtpd.Reply{}, fmt.Errorf("inbound: receive: %w", err)
 	}
+	ended := time.Now()
 	if spool.Size() > quickSize {
 		written()
 	}
@@ -71,7 +73,7 @@ func (t *transaction) Data(ctx context.Context, body io.Reader) (smtpd.Reply, er
 		t.logRefusal(spool.Size(), facts, decided)
 		return decided.refusal, nil
 	}
-	l := letter{id: message.NewID(), spool: spool, written: written, facts: facts, decision: decided}
+	l := letter{id: message.NewID(), spool: spool, ended: ended, written: written, facts: facts, decision: decided}
 	switch err := t.keep(ctx, l); {
 	case errors.Is(err, accounts.ErrGone):
 		return replyGone, nil
@@ -122,6 +124,7 @@ func readHeader(spool *message.Spool) (*message.Header, error) {
 type letter struct {
 	id      message.ID
 	spool   *message.Spool
+	ended   time.Time
 	written func() // before the write
 	facts
 	decision
@@ -157,6 +160,6 @@ func (t *transaction) keep(ctx context.Context, l letter) error {
 		return err
 	}
 	t.log.Info(maillog.Stored, maillog.Msg, l.id, maillog.From, t.mail.From.String(), maillog.To, t.recipients, maillog.Size, k.size,
-		maillog.Verdict, l.verdict.String(), maillog.Suspicion, l.suspicion)
+		maillog.Verdict, l.verdict.String(), maillog.Suspicion, l.suspicion, maillog.Took, time.Since(l.ended))
 	return nil
 }

@@ -329,6 +329,6 @@ func (s *settlement) log() {
 		if r.fate == stays {
 			log = log.With("next", r.next)
 		}
-		log.Info(event, maillog.Reply, r.Reply, "host", r.Host, maillog.Addr, r.Address, "tls", r.TLS, "policy", r.Policy, "attempts", r.Attempts)
+		log.Info(event, maillog.Reply, r.Reply, maillog.Enhanced, r.Enhanced, "host", r.Host, maillog.Addr, r.Address, "tls", r.TLS, "policy", r.Policy, "attempts", r.Attempts)
 	}
 }

@@ -53,7 +53,7 @@ func (t *transaction) keep(ctx context.Context, l *letter) error {
 		return err
 	}
 	t.log.Info(maillog.Stored, maillog.Msg, l.id, maillog.From, t.mail.From.String(), maillog.To, t.recipients, maillog.Size, size,
-		"here", len(t.local), "queued", len(t.remote))
+		"here", len(t.local), "queued", len(t.remote), maillog.Took, time.Since(l.now))
 	return nil
 }
 

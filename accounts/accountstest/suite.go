@@ -17,6 +17,7 @@ import (
 	"github.com/postroom/postroom/accounts"
 	"github.com/postroom/postroom/internal/addr"
 	"github.com/postroom/postroom/internal/database"
+	"github.com/postroom/postroom/internal/mtasts"
 )
 
 const (
@@ -343,7 +344,29 @@ func testDomains(t *testing.T, open Open) {
 	if _, err := w.s.Remove(t.Context(), mailbox("anna@example.org")); err == nil || !strings.Contains(err.Error(), "catch-all") {
 		t.Errorf("the catch-all was removed: %v", err)
 	}
+	if d.STS != mtasts.Testing {
+		t.Errorf("a new domain has the MTA-STS mode %q", d.STS)
+	}
+	enforce, report := mtasts.Enforce, mtasts.Mode("report")
+	w.check(w.s.SetDomain(t.Context(), domain("example.org"), accounts.DomainSettings{STS: &enforce}))
+	if err := w.s.SetDomain(t.Context(), domain("example.org"), accounts.DomainSettings{STS: &report}); err == nil {
+		t.Error("a mode that does not exist was accepted")
+	}
+	if d, err := w.s.Domain(t.Context(), domain("example.org")); err != nil || d.STS != enforce || d.CatchAll != catchAll {
+		t.Errorf("with a policy: %+v, %v", d, err)
+	}
+	other := w.service()
+	for name, want := range map[string]mtasts.Mode{"example.org": enforce, "www.example.org": "", "a.example": ""} {
+		for range 2 { // the second time from memory
+			if got, served, err := other.Served(t.Context(), domain(name)); err != nil || got != want || served != (want != "") {
+				t.Errorf("%s is served with %q, %t, %v; want %q", name, got, served, err, want)
+			}
+		}
+	}
 	w.check(w.s.AddDomain(t.Context(), domain("a.example")))
+	if got, served, err := other.Served(t.Context(), domain("a.example")); err != nil || got != mtasts.Testing || !served {
+		t.Errorf("a new domain is served with %q, %t, %v", got, served, err)
+	}
 	w.check(w.s.RemoveDomain(t.Context(), domain("a.example")))
 	if all, err := w.s.Domains(t.Context()); err != nil || len(all) != 1 {
 		t.Errorf("%v, %v", all, err)

@@ -6,6 +6,7 @@ import (
 
 	"github.com/postroom/postroom/internal/addr"
 	"github.com/postroom/postroom/internal/config"
+	"github.com/postroom/postroom/internal/mtasts"
 )
 
 // The types of arguments: what does not parse is wrong usage, and kong names the argument.
@@ -89,4 +90,13 @@ func (p *pathArgument) UnmarshalText(text []byte) error {
 	}
 	p.Path = path
 	return withSubject(string(text), err)
+}
+
+// modeArgument is the mode of an MTA-STS policy.
+type modeArgument struct{ mtasts.Mode }
+
+// UnmarshalText is what kong calls.
+func (m *modeArgument) UnmarshalText(text []byte) (err error) {
+	m.Mode, err = mtasts.ParseMode(string(text))
+	return err
 }

@@ -122,6 +122,7 @@ func TestWrongUsage(t *testing.T) {
 		{"domain add", []string{`<domain>`, "usage: postroom domain add <domain>"}},
 		{"domain add under_score.org", []string{`"under_score.org"`, "`postroom domain add --help`"}},
 		{"domain set example.org", []string{"--catch-all ADDRESS", "--no-plus"}},
+		{"domain set example.org --mta-sts report", []string{`--mta-sts`, "none, testing or enforce"}},
 		{"domain set example.org --plus + --no-plus", []string{"--plus", "--no-plus"}},
 		{"account add anna", []string{`"anna"`, "no domain"}},
 		{"account add anna@example.org", []string{"--password-stdin", "--generate"}}, // no terminal to ask at

@@ -104,7 +104,7 @@ func TestDomainsInJSON(t *testing.T) {
 
 	var all []shownDomain
 	in.read(&all, "domain", "list")
-	want := shownDomain{"bücher.example", "xn--bcher-kva.example", "anna@xn--bcher-kva.example", "-", 1, all[0].Created}
+	want := shownDomain{"bücher.example", "xn--bcher-kva.example", "anna@xn--bcher-kva.example", "-", "testing", 1, all[0].Created}
 	if len(all) != 1 || all[0] != want || all[0].Created.IsZero() {
 		t.Errorf("got %+v, want %+v", all, want)
 	}

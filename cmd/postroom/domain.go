@@ -2,11 +2,16 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"log/slog"
 	"strconv"
 	"time"
 
 	"github.com/postroom/postroom/accounts"
+	"github.com/postroom/postroom/internal/config"
+	"github.com/postroom/postroom/internal/mtasts"
+	"github.com/postroom/postroom/web"
 )
 
 type domainCommand struct {
@@ -37,12 +42,13 @@ type shownDomain struct {
 	ASCII     string    `json:"ascii"`
 	CatchAll  string    `json:"catch_all"`
 	Separator string    `json:"plus_separator"`
+	STS       string    `json:"mta_sts"`
 	Accounts  int       `json:"accounts"`
 	Created   time.Time `json:"created"`
 }
 
 func showDomain(d accounts.Domain) shownDomain {
-	return shownDomain{d.Name.Unicode(), d.Name.ASCII(), d.CatchAll, d.Separator, d.Accounts, d.Created}
+	return shownDomain{d.Name.Unicode(), d.Name.ASCII(), d.CatchAll, d.Separator, string(d.STS), d.Accounts, d.Created}
 }
 
 type domainList struct{ asJSON }
@@ -83,6 +89,7 @@ func (c *domainShow) Run(ctx context.Context, p *program) error {
 		t.add("accounts", strconv.Itoa(v.Accounts))
 		t.add("catch-all", orDash(v.CatchAll))
 		t.add("plus-addressing", plusAddressing(v.Separator))
+		t.add("MTA-STS policy", v.STS)
 		t.add("added", v.Created.Format(time.RFC3339))
 		return c.show(p.stdout, v, t)
 	})
@@ -101,6 +108,7 @@ type domainSet struct {
 	NoCatchAll bool            `xor:"catch" help:"Refuse mail for unknown names."`
 	Plus       string          `xor:"plus" placeholder:"CHARACTER" help:"Cut names off at CHARACTER, usually +: anna+shop is anna."`
 	NoPlus     bool            `xor:"plus" help:"Take names as they are."`
+	STS        modeArgument    `name:"mta-sts" placeholder:"MODE" help:"Serve an MTA-STS policy that says MODE: none, testing or enforce."`
 }
 
 func (c *domainSet) Run(ctx context.Context, p *program) error {
@@ -119,12 +127,59 @@ func (c *domainSet) Run(ctx context.Context, p *program) error {
 	case c.Plus != "":
 		set.Separator = &c.Plus
 	}
-	if set.CatchAll == nil && set.Separator == nil {
-		return usagef("nothing to change: give --catch-all ADDRESS, --no-catch-all, --plus CHARACTER or --no-plus")
+	if c.STS.Mode != "" {
+		set.STS = &c.STS.Mode
+	}
+	if set == (accounts.DomainSettings{}) {
+		return usagef("nothing to change: give --catch-all ADDRESS, --no-catch-all, --plus CHARACTER, --no-plus or --mta-sts MODE")
 	}
 	return p.withAccounts(ctx, func(s *accounts.Service) error {
-		return s.SetDomain(ctx, c.Domain.Domain, set)
+		if set.STS == nil {
+			return s.SetDomain(ctx, c.Domain.Domain, set)
+		}
+		return c.setPolicy(ctx, p, s, set)
 	})
+}
+
+// setPolicy changes settings among which is the MTA-STS mode. A policy that is enforced and does not fit keeps mail away: it is
+// looked at first.
+func (c *domainSet) setPolicy(ctx context.Context, p *program, s *accounts.Service, set accounts.DomainSettings) error {
+	config, err := p.load()
+	if err != nil {
+		return err
+	}
+	d, err := s.Domain(ctx, c.Domain.Domain)
+	if err != nil {
+		return err
+	}
+	policy := mtasts.Own(*set.STS, config.Hostname)
+	if policy.Mode == mtasts.Enforce {
+		if err := p.checkPolicy(ctx, config, d); err != nil {
+			return err
+		}
+	}
+	if err := s.SetDomain(ctx, c.Domain.Domain, set); err != nil {
+		return err
+	}
+	p.say(`The policy says %s. Publish, now and whenever it changes: _mta-sts.%s TXT "v=STSv1; id=%s"`, policy.Mode, d.Name, policy.ID())
+	return nil
+}
+
+// checkPolicy refuses what the MX records of a domain do not fit.
+func (p *program) checkPolicy(ctx context.Context, c *config.Config, d accounts.Domain) error {
+	dns, err := openResolver(c, slog.New(slog.DiscardHandler))
+	if err != nil {
+		return err
+	}
+	defer dns.Close()
+	_, err = web.Policy(ctx, dns, d.Name, mtasts.Enforce, c.Hostname)
+	if mismatch, ok := errors.AsType[*web.Mismatch](err); ok {
+		return nof("%s. Mail would be lost to senders that keep to it: mend the records first", mismatch)
+	}
+	if err != nil {
+		return unsuref("it cannot be told whether the policy fits: %s; try again later", oneLine(err))
+	}
+	return nil
 }
 
 type domainRemove struct {

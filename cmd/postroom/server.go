@@ -30,6 +30,7 @@ import (
 	"github.com/postroom/postroom/smtpd"
 	"github.com/postroom/postroom/submission"
 	"github.com/postroom/postroom/tlsconf"
+	"github.com/postroom/postroom/web"
 )
 
 const (
@@ -46,6 +47,9 @@ const (
 	serviceSubmissions = "submissions"
 	servicePOP3        = "pop3"
 	servicePOP3S       = "pop3s"
+	serviceHTTP        = "http"
+	serviceHTTPS       = "https"
+	serviceAdmin       = "admin"
 )
 
 // listeners are the open ports of each service.
@@ -57,14 +61,19 @@ func openListeners(given listen.Sockets, c *config.Config) (listeners, error) {
 	for name, addrs := range map[string][]string{
 		serviceSMTP: c.Listen.SMTP, serviceSubmission: c.Listen.Submission, serviceSubmissions: c.Listen.Submissions,
 		servicePOP3: c.Listen.POP3, servicePOP3S: c.Listen.POP3S,
+		serviceHTTP: c.Listen.HTTP, serviceHTTPS: c.Listen.HTTPS, serviceAdmin: c.Listen.Admin,
 	} {
 		open, err := given.Open(name, addrs)
 		if err != nil {
 			all.close()
 			return nil, err
 		}
+		proxies := c.Proxy.Prefixes()
+		if name == serviceAdmin { // who asks there is on this machine, as a proxy may be, and speaks plain HTTP
+			proxies = nil
+		}
 		for _, l := range open {
-			all[name] = append(all[name], listen.Proxied(listen.Patient(l), c.Proxy.Prefixes()))
+			all[name] = append(all[name], listen.Proxied(listen.Patient(l), proxies))
 		}
 	}
 	return all, nil
@@ -78,7 +87,7 @@ func (all listeners) close() {
 	}
 }
 
-// engine is what smtpd and pop3d have in common.
+// engine is what smtpd, pop3d and web have in common.
 type engine interface {
 	Serve(net.Listener) error
 	Shutdown(context.Context) error
@@ -95,6 +104,7 @@ type server struct {
 	fetching     *retrieval.Handler
 	queue        *queue.Queue
 	deliverer    *delivery.Deliverer
+	metrics      *web.Metrics
 	engines      map[string]engine
 
 	failed  chan error // the first port that does not work any more
@@ -111,7 +121,9 @@ type surroundings struct {
 // newServer opens and joins everything, and takes the listeners over. Start makes it serve. ctx ends its work at once;
 // Shutdown ends it gently.
 func newServer(ctx context.Context, c *config.Config, open listeners, around surroundings, log *slog.Logger) (_ *server, err error) {
-	s := &server{config: c, log: log, listeners: open, failed: make(chan error, 1), cancel: func() {}}
+	metrics := web.NewMetrics(version())
+	log = slog.New(metrics.Counting(log.Handler()))
+	s := &server{config: c, log: log, metrics: metrics, listeners: open, failed: make(chan error, 1), cancel: func() {}}
 	defer func() {
 		if err != nil {
 			open.close()
@@ -216,7 +228,7 @@ func (s *server) assemble(ctx context.Context, spool string, around surroundings
 			Connections: connections, Group: servicePOP3,
 		},
 	}
-	return nil
+	return s.assembleWeb(connections)
 }
 
 // allowedBySPF tells whether the SPF record of a domain lets an address of this server send its mail.
@@ -227,14 +239,14 @@ func (s *server) allowedBySPF(ctx context.Context, ip netip.Addr, from addr.Doma
 // Start serves until Shutdown.
 func (s *server) Start(ctx context.Context) {
 	ctx, s.cancel = context.WithCancel(ctx)
-	for _, name := range []string{serviceSMTP, serviceSubmission, serviceSubmissions, servicePOP3, servicePOP3S} {
+	for _, name := range []string{serviceSMTP, serviceSubmission, serviceSubmissions, servicePOP3, servicePOP3S, serviceHTTP, serviceHTTPS, serviceAdmin} {
 		for _, l := range s.listeners[name] {
 			s.running.Go(func() { s.serve(name, l) })
 			s.log.Info(maillog.Listening, maillog.Service, name, maillog.Addr, l.Addr().String())
 		}
 	}
 	for _, note := range s.config.Notes() {
-		s.log.Warn("not served", "note", note)
+		s.log.Warn("configuration", "note", note)
 	}
 	s.running.Go(func() { s.purge(ctx) })
 	s.running.Go(func() { s.queue.Run(ctx) })

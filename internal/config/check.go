@@ -128,15 +128,13 @@ func (c *Config) checkLimits(r *report) {
 	}
 }
 
-// Notes says what is configured and not served by this version, a sentence each.
+// Notes says what may not be meant, a sentence each.
 func (c *Config) Notes() (notes []string) {
-	for _, s := range c.Listen.services() {
-		switch s.name {
-		case "smtp", "submission", "submissions", "pop3", "pop3s":
-			continue
-		}
-		if len(s.addrs) > 0 {
-			notes = append(notes, "listen."+s.name+" is configured, but this version has no such service: nothing listens there")
+	for _, a := range c.Listen.Admin {
+		host, _, err := net.SplitHostPort(a)
+		ip, ipErr := netip.ParseAddr(host)
+		if err == nil && host != "localhost" && (ipErr != nil || !ip.IsLoopback()) {
+			notes = append(notes, "listen.admin has "+a+", which is more than this machine: whoever reaches it reads the metrics, without a login")
 		}
 	}
 	return notes

@@ -109,13 +109,16 @@ type Logging struct {
 	Format string     `toml:"format"`
 }
 
-// Default is the configuration of an empty file. Services that this version does not have listen nowhere.
+// Default is the configuration of an empty file.
 func Default() *Config {
 	return &Config{
 		DataDir:  "/var/lib/postroom",
 		Database: "sqlite:postroom.db",
-		Listen:   Listen{SMTP: []string{":25"}, Submission: []string{":587"}, Submissions: []string{":465"}, POP3: []string{":110"}, POP3S: []string{":995"}},
-		TLS:      TLS{Source: "local"},
+		Listen: Listen{
+			SMTP: []string{":25"}, Submission: []string{":587"}, Submissions: []string{":465"}, POP3: []string{":110"}, POP3S: []string{":995"},
+			HTTP: []string{":80"}, HTTPS: []string{":443"}, Admin: []string{"127.0.0.1:8025"},
+		},
+		TLS: TLS{Source: "local"},
 		Limits: Limits{
 			MessageSize: 50 << 20, Recipients: 1000, Connections: 2000,
 			ConnectionsPerAddress: 20, ConnectionsPerAccount: 10, DiskReserve: 1 << 30,

@@ -111,7 +111,7 @@ func TestPrintReadsBack(t *testing.T) {
 	all := Default()
 	all.Hostname = "mail.example.org"
 	all.DataDir = "/srv/\"odd\" \\ name\x01ü"
-	all.Listen.Admin = []string{"127.0.0.1:8025"}
+	all.Listen.Admin = []string{"127.0.0.1:8025", "[::1]:8025", "localhost:8026", "192.0.2.1:8025", ":8025"}
 	all.TLS = TLS{"files", "/c.pem", "/k.pem"}
 	all.DNS = DNS{[]string{"127.0.0.1:53"}, &yes}
 	all.Limits.DiskReserve = 1234567
@@ -135,8 +135,11 @@ func TestPrintReadsBack(t *testing.T) {
 			t.Errorf("read back %+v, want %+v", again, c)
 		}
 	}
-	if notes := all.Notes(); len(notes) != 1 {
+	if notes := all.Notes(); len(notes) != 2 || !strings.Contains(notes[0], "192.0.2.1:8025") || !strings.Contains(notes[1], " :8025") {
 		t.Errorf("notes %q", notes)
+	}
+	if notes := plain.Notes(); len(notes) != 0 {
+		t.Errorf("notes on the defaults: %q", notes)
 	}
 }
 

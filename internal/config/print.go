@@ -18,9 +18,10 @@ func (c *Config) Print(w io.Writer) error {
 	for _, s := range c.Listen.services() {
 		note := ""
 		switch s.name {
-		case "smtp", "submission", "submissions", "pop3", "pop3s":
-		default:
-			note = " # not served by this version"
+		case "https":
+			note = " # settings for mail programs, MTA-STS policies"
+		case "admin":
+			note = " # metrics and health, for whoever reaches it"
 		}
 		p("%s = %s%s", s.name, quoteAll(s.addrs), note)
 	}

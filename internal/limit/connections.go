@@ -183,6 +183,21 @@ func decrement[K comparable](counts map[K]int, key K) {
 	}
 }
 
+// ByGroup is how many connections are open in each group that has any, or a cap.
+func (c *Connections) ByGroup() map[string]int {
+	all := map[string]int{}
+	if c == nil {
+		return all
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for group := range c.limits.Group {
+		all[group] = 0
+	}
+	maps.Copy(all, c.groups)
+	return all
+}
+
 // Open is how many connections are open in all.
 func (c *Connections) Open() int {
 	if c == nil {

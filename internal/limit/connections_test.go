@@ -186,3 +186,26 @@ func BenchmarkConnections(b *testing.B) {
 		s.Release()
 	}
 }
+
+func TestByGroup(t *testing.T) {
+	c := NewConnections(ConnectionLimits{Group: map[string]int{"smtp": 5}})
+	one, err := c.Acquire("smtp", netip.MustParseAddr("192.0.2.1"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	two, err := c.Acquire("pop3", netip.MustParseAddr("192.0.2.2"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := c.ByGroup(); got["smtp"] != 1 || got["pop3"] != 1 {
+		t.Errorf("got %v", got)
+	}
+	one.Release()
+	two.Release()
+	if got, there := c.ByGroup()["smtp"]; got != 0 || !there {
+		t.Errorf("without connections: %d, %t", got, there)
+	}
+	if got := (*Connections)(nil).ByGroup(); len(got) != 0 {
+		t.Errorf("without limits: %v", got)
+	}
+}

@@ -42,7 +42,7 @@ func (s Sockets) Open(service string, addrs []string) (all []net.Listener, err e
 			for _, open := range all {
 				_ = open.Close() // the error that matters is the first
 			}
-			return nil, fmt.Errorf("cannot listen on %s (%s): %s", a, service, advice(err))
+			return nil, fmt.Errorf("cannot listen on %s (%s): %s", a, service, advice(service, err))
 		}
 		all = append(all, l)
 	}
@@ -50,10 +50,12 @@ func (s Sockets) Open(service string, addrs []string) (all []net.Listener, err e
 }
 
 // advice says in plain words why a port cannot be had, and what to do.
-func advice(err error) string {
+func advice(service string, err error) string {
 	switch {
 	case errors.Is(err, fs.ErrPermission):
 		return "permission denied; run as root, or use a port above 1023"
+	case errors.Is(err, syscall.EADDRINUSE) && (service == "http" || service == "https"):
+		return "another program listens there already; if it is a web server, docs/web.md says how both can go on"
 	case errors.Is(err, syscall.EADDRINUSE):
 		return "another program listens there already"
 	case errors.Is(err, syscall.EADDRNOTAVAIL):

@@ -18,9 +18,10 @@ const (
 	To        = "to"
 	Size      = "size"
 	Reply     = "reply"
+	Enhanced  = "enhanced" // the status code of RFC 3463 that stands for it
 	Err       = "err"
 	Addr      = "addr"
-	Took      = "took"
+	Took      = "took"      // a letter: from its end to its 250
 	Verdict   = "verdict"   // what mail authentication found
 	Suspicion = "suspicion" // why a letter is marked; "" for one that is not
 )
