@@ -27,6 +27,11 @@ type fetcher struct {
 	client *http.Client
 }
 
+// PolicyFetcher returns what fetches the MTA-STS policy of a domain, as it is fetched before mail leaves.
+func PolicyFetcher(r Resolver) func(ctx context.Context, domain string) ([]byte, error) {
+	return newFetcher(Options{Resolver: r, Dial: dial, HTTPSPort: 443}).fetch
+}
+
 func newFetcher(o Options) *fetcher {
 	f := &fetcher{o: o}
 	f.client = &http.Client{

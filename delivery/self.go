@@ -2,14 +2,13 @@ package delivery
 
 import (
 	"context"
-	"net"
 	"net/netip"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
 	"github.com/postroom/postroom/internal/addr"
+	"github.com/postroom/postroom/internal/listen"
 	"github.com/postroom/postroom/internal/resolve"
 )
 
@@ -102,12 +101,12 @@ func (s *Self) lookUp(ctx context.Context) (own, named []netip.Addr, complete bo
 	defer cancel()
 	interfaces := s.Interfaces
 	if interfaces == nil {
-		interfaces = systemAddresses
+		interfaces = listen.Addresses
 	}
 	own, _ = interfaces() // without them, Hostname tells
 	var public []netip.Addr
 	for _, ip := range own {
-		if ip.Is6() && ip.IsGlobalUnicast() && !ip.IsPrivate() && len(public) < maxSources {
+		if ip.Is6() && listen.Public(ip) && len(public) < maxSources {
 			public = append(public, ip)
 		}
 	}
@@ -138,15 +137,4 @@ func (s *Self) confirmed(ctx context.Context, ip netip.Addr) bool {
 		}
 	}
 	return false
-}
-
-func systemAddresses() (all []netip.Addr, err error) {
-	interfaces, err := net.InterfaceAddrs()
-	for _, a := range interfaces {
-		text, _, _ := strings.Cut(a.String(), "/")
-		if ip, err := netip.ParseAddr(text); err == nil {
-			all = append(all, ip.Unmap().WithZone(""))
-		}
-	}
-	return all, err
 }

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/postroom/postroom/accounts"
+	"github.com/postroom/postroom/dnscheck"
 	"github.com/postroom/postroom/internal/addr"
 	"github.com/postroom/postroom/internal/config"
 	"github.com/postroom/postroom/internal/demo"
@@ -147,7 +148,7 @@ func (s *showing) publishKeys(ctx context.Context, domain addr.Domain, note demo
 		return err
 	}
 	for _, k := range keys {
-		s.world.Outside.Publish(k.Selector+"._domainkey."+domain.ASCII(), keyRecord(k))
+		s.world.Outside.Publish(k.Selector+"._domainkey."+domain.ASCII(), dnscheck.KeyRecord(k))
 		note("published %s._domainkey.%s, a key for %s", k.Selector, domain, k.Algorithm)
 	}
 	return nil

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/postroom/postroom/accounts"
@@ -32,12 +31,6 @@ type shownKey struct {
 	Record    string    `json:"record"`
 }
 
-// keyRecord is what is published for a key: RFC 6376 section 3.6.1.
-func keyRecord(k accounts.DKIMKey) string {
-	kind, _, _ := strings.Cut(k.Algorithm, "-")
-	return "v=DKIM1; k=" + kind + "; p=" + k.Public
-}
-
 type dkimList struct {
 	Domain domainArgument `arg:"" help:"The domain."`
 	asJSON
@@ -53,8 +46,8 @@ func (c *dkimList) Run(ctx context.Context, p *program) error {
 		t := &table{head: []string{"SELECTOR", "ALGORITHM", "STATE", "SINCE", "NAME", "TXT RECORD"}, empty: "the domain has no keys: its mail is not signed"}
 		for _, k := range keys {
 			name := k.Selector + "._domainkey." + c.Domain.ASCII()
-			shown = append(shown, shownKey{k.Selector, k.Algorithm, keyStates[k.State], k.Changed, name, keyRecord(k)})
-			t.add(k.Selector, k.Algorithm, keyStates[k.State], k.Changed.Format(time.DateOnly), name, keyRecord(k))
+			shown = append(shown, shownKey{k.Selector, k.Algorithm, keyStates[k.State], k.Changed, name, dnscheck.KeyRecord(k)})
+			t.add(k.Selector, k.Algorithm, keyStates[k.State], k.Changed.Format(time.DateOnly), name, dnscheck.KeyRecord(k))
 		}
 		return c.show(p.stdout, shown, t)
 	})
@@ -82,7 +75,7 @@ func forgotten(k accounts.DKIMKey) bool {
 // printKeys prints the records of keys for a BIND zone.
 func (p *program) printKeys(domain domainArgument, keys []accounts.DKIMKey) error {
 	for _, k := range keys {
-		if err := p.zoneLine(k.Selector+"._domainkey."+domain.ASCII()+".", keyRecord(k)); err != nil {
+		if err := p.zoneLine(k.Selector+"._domainkey."+domain.ASCII()+".", dnscheck.KeyRecord(k)); err != nil {
 			return err
 		}
 	}

@@ -251,6 +251,7 @@ func (s *server) Start(ctx context.Context) {
 	s.running.Go(func() { s.purge(ctx) })
 	s.running.Go(func() { s.queue.Run(ctx) })
 	s.running.Go(func() { s.deliverer.Run(ctx) })
+	s.running.Go(func() { s.watchDNS(ctx) })
 	s.running.Go(func() { (&dnscheck.Keys{Accounts: s.stores.accounts, DNS: s.dns, Log: s.log}).Run(ctx) })
 }
 

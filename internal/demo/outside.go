@@ -83,6 +83,9 @@ func (o *Outside) Port() uint16 { return o.neighbour.port() }
 // Publish puts a TXT record into the DNS.
 func (o *Outside) Publish(name, text string) { o.zone.AddTXT(name, text) }
 
+// Add puts a record into the DNS, written as in a zone file.
+func (o *Outside) Add(record string) error { return o.zone.Add(record) }
+
 // Close ends its servers.
 func (o *Outside) Close() {
 	o.neighbour.close()

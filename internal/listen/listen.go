@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -139,3 +140,22 @@ func isTrusted(a net.Addr, trusted []netip.Prefix) bool {
 	ip := ap.Addr().Unmap().WithZone("")
 	return slices.ContainsFunc(trusted, func(p netip.Prefix) bool { return p.Contains(ip) })
 }
+
+// Addresses are those of this machine's interfaces.
+func Addresses() (all []netip.Addr, err error) {
+	interfaces, err := net.InterfaceAddrs()
+	for _, a := range interfaces {
+		text, _, _ := strings.Cut(a.String(), "/")
+		if ip, err := netip.ParseAddr(text); err == nil {
+			all = append(all, ip.Unmap().WithZone(""))
+		}
+	}
+	return all, err
+}
+
+// Public tells whether the world can reach an address: it is no private one, and none that providers share among customers (RFC 6598).
+func Public(ip netip.Addr) bool {
+	return ip.IsGlobalUnicast() && !ip.IsPrivate() && !shared.Contains(ip)
+}
+
+var shared = netip.MustParsePrefix("100.64.0.0/10")
