@@ -64,7 +64,7 @@ func openListeners(given listen.Sockets, c *config.Config) (listeners, error) {
 			return nil, err
 		}
 		for _, l := range open {
-			all[name] = append(all[name], listen.Proxied(listen.Patient(l), c.Proxy.Prefixes()))
+			all[name] = append(all[name], listen.Watch(listen.Proxied(listen.Patient(l), c.Proxy.Prefixes())))
 		}
 	}
 	return all, nil
