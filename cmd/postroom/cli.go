@@ -17,7 +17,7 @@ const defaultConfig = "/etc/postroom/postroom.toml"
 
 // commandLine is the whole command line, as a table.
 type commandLine struct {
-	File string `name:"config" short:"c" placeholder:"FILE" default:"${config}" help:"Read the configuration from FILE (default: ${config})."`
+	File string `name:"config" short:"c" placeholder:"FILE" default:"${config}" env:"POSTROOM_CONFIG" help:"Read the configuration from FILE (default: $POSTROOM_CONFIG, else ${config})."`
 
 	Serve    serveCommand    `cmd:"" help:"Receive mail, hand it out and send it, until told to stop."`
 	Config   configCommand   `cmd:"" help:"Check or print the configuration."`
@@ -29,6 +29,8 @@ type commandLine struct {
 	Relay    relayCommand    `cmd:"" help:"Smarthosts: servers that take mail to others for this one."`
 	Sendmail sendmailCommand `cmd:"" help:"Hand in a letter from standard input, for programs on this machine that call sendmail."`
 	Resolve  resolveCommand  `cmd:"" help:"Show where mail for an address goes. Exit status 0: it is accepted, 1: refused."`
+	Backup   backupCommand   `cmd:"" help:"Copy the whole database into one file, while the server runs."`
+	Health   healthCommand   `cmd:"" help:"Ask the server that runs whether it is well. Exit status 0: it is."`
 	Demo     demoCommand     `cmd:"" help:"Show the whole server at work on this machine: no root, no DNS, no certificate."`
 	Version  versionCommand  `cmd:"" help:"Print the version."`
 }
