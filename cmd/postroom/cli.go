@@ -19,6 +19,7 @@ const defaultConfig = "/etc/postroom/postroom.toml"
 type commandLine struct {
 	File string `name:"config" short:"c" placeholder:"FILE" default:"${config}" env:"POSTROOM_CONFIG" help:"Read the configuration from FILE (default: $POSTROOM_CONFIG, else ${config})."`
 
+	Setup    setupCommand    `cmd:"" help:"Make a mail server of this machine: look at it, then make configuration, keys, domain and first account. Safe to run again."`
 	Serve    serveCommand    `cmd:"" help:"Receive mail, hand it out and send it, until told to stop."`
 	Config   configCommand   `cmd:"" help:"Check or print the configuration."`
 	Domain   domainCommand   `cmd:"" help:"The domains that mail is received for."`
@@ -43,6 +44,7 @@ type program struct {
 
 	passwords  accounts.Options // how passwords are hashed; tests hash cheaply
 	configFile string
+	machine    machine // what setup does to the machine; nil: to this one
 }
 
 // say tells people what was done. It does not go to standard output, which holds only what a program may want to read.
