@@ -19,8 +19,8 @@ const defaultConfig = "/etc/postroom/postroom.toml"
 type commandLine struct {
 	File string `name:"config" short:"c" placeholder:"FILE" default:"${config}" env:"POSTROOM_CONFIG" help:"Read the configuration from FILE (default: $POSTROOM_CONFIG, else ${config})."`
 
-	Setup    setupCommand    `cmd:"" help:"Make a mail server of this machine: look at it, then make configuration, keys, domain and first account. Safe to run again."`
 	Serve    serveCommand    `cmd:"" help:"Receive mail, hand it out and send it, until told to stop."`
+	Setup    setupCommand    `cmd:"" help:"Make a mail server of this machine: look at it, then make configuration, keys, domain and first account. Safe to run again."`
 	Config   configCommand   `cmd:"" help:"Check or print the configuration."`
 	Domain   domainCommand   `cmd:"" help:"The domains that mail is received for."`
 	Account  accountCommand  `cmd:"" help:"The accounts that mail is kept for."`

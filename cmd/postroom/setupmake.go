@@ -53,7 +53,7 @@ func (j *setupJob) makeUser(ctx context.Context) error {
 	}
 	err := j.m.Tool(ctx, "useradd", "--system", "--user-group", "--no-create-home", "--home-dir", j.config.DataDir, "--shell", "/usr/sbin/nologin", j.User)
 	if err != nil {
-		return fmt.Errorf("user %s: %w", j.User, err)
+		return err
 	}
 	j.made("user %s, without a login", j.User)
 	return j.manifest.Add(setup.Made{Kind: setup.MadeUser, Name: j.User})
@@ -256,7 +256,7 @@ func (j *setupJob) makeService(ctx context.Context) error {
 		return err
 	}
 	if err := j.m.Tool(ctx, "systemctl", "enable", "--now", "postroom.service"); err != nil {
-		return fmt.Errorf("the service is installed, but does not start; `journalctl -u postroom` says why: %w", err)
+		return unsuref("the service is installed, but does not start: %s; `journalctl -u postroom` says why", reason(err))
 	}
 	j.made("the service postroom serves")
 	return nil

@@ -109,7 +109,7 @@ func (j *setupJob) removeAll(ctx context.Context) error {
 		}
 		said, err := j.remove(ctx, made)
 		if err != nil {
-			return fmt.Errorf("%s %s could not be removed; what is left is still noted, run this again: %w", made.Kind, made.Name, err)
+			return unsuref("the %s %s could not be removed: %s; what is left is still noted: run this again", made.Kind, made.Name, reason(err))
 		}
 		j.p.say("  %s  %s", said, made.Name)
 		if err := j.manifest.Forget(made); err != nil {
