@@ -24,7 +24,7 @@ const toolTimeout = time.Minute
 // machine is what setup needs of the machine. Tests put another one in its place.
 type machine interface {
 	IsRoot() bool
-	Look(ctx context.Context, w setup.Wanted) (*setup.Facts, error)
+	Look(ctx context.Context, c *config.Config, w setup.Wanted) (*setup.Facts, error)
 	User(name string) (who owner, found bool)
 	GiveTo(path string, who owner) error
 	HasSystemd() bool
@@ -40,8 +40,8 @@ type thisMachine struct{ p *program }
 
 func (thisMachine) IsRoot() bool { return os.Geteuid() == 0 }
 
-func (m thisMachine) Look(ctx context.Context, w setup.Wanted) (*setup.Facts, error) {
-	dns, err := openResolver(config.Default(), slog.New(slog.DiscardHandler))
+func (m thisMachine) Look(ctx context.Context, c *config.Config, w setup.Wanted) (*setup.Facts, error) {
+	dns, err := openResolver(c, slog.New(slog.DiscardHandler))
 	if err != nil {
 		return nil, err
 	}

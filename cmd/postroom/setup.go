@@ -127,7 +127,7 @@ func (j *setupJob) look(ctx context.Context) error {
 	for _, s := range j.config.Listen.Services() {
 		wanted.Listen = append(wanted.Listen, setup.Service(s))
 	}
-	facts, err := j.m.Look(ctx, wanted)
+	facts, err := j.m.Look(ctx, j.config, wanted)
 	if err != nil {
 		return err
 	}

@@ -34,7 +34,7 @@ type bench struct {
 
 func (b *bench) IsRoot() bool { return b.root }
 
-func (b *bench) Look(_ context.Context, w setup.Wanted) (*setup.Facts, error) {
+func (b *bench) Look(_ context.Context, _ *config.Config, w setup.Wanted) (*setup.Facts, error) {
 	f := b.facts
 	f.Wanted, f.Root = w, b.root
 	for _, s := range w.Listen {

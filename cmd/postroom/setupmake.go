@@ -69,9 +69,8 @@ func (j *setupJob) makeDirs(context.Context) error {
 		if err != nil {
 			return err
 		}
-		if len(missing) == 0 {
+		if len(missing) == 0 && !j.manifest.Has(setup.MadeDir, dir.path) {
 			j.kept("%s", dir.path)
-			continue
 		}
 		for i, path := range missing {
 			mode := fs.FileMode(0o755)
@@ -84,8 +83,8 @@ func (j *setupJob) makeDirs(context.Context) error {
 			if err := j.manifest.Add(setup.Made{Kind: setup.MadeDir, Name: path}); err != nil {
 				return err
 			}
+			j.made("%s", path)
 		}
-		j.made("%s", dir.path)
 	}
 	return nil
 }
