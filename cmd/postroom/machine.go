@@ -21,9 +21,14 @@ import (
 // toolTimeout bounds a program of the system.
 const toolTimeout = time.Minute
 
+// procDir is Linux's view of the system.
+const procDir = "/proc"
+
 // machine is what setup needs of the machine. Tests put another one in its place.
 type machine interface {
 	IsRoot() bool
+	// LowPorts is the first port that an ordinary user may open.
+	LowPorts() int
 	Look(ctx context.Context, c *config.Config, w setup.Wanted) (*setup.Facts, error)
 	User(name string) (who owner, found bool)
 	GiveTo(path string, who owner) error
@@ -40,13 +45,15 @@ type thisMachine struct{ p *program }
 
 func (thisMachine) IsRoot() bool { return os.Geteuid() == 0 }
 
+func (thisMachine) LowPorts() int { return setup.LowPorts(procDir) }
+
 func (m thisMachine) Look(ctx context.Context, c *config.Config, w setup.Wanted) (*setup.Facts, error) {
 	dns, err := openResolver(c, slog.New(slog.DiscardHandler))
 	if err != nil {
 		return nil, err
 	}
 	defer dns.Close()
-	l := &setup.Looker{DNS: dns, Caller: setup.Network{}, Interfaces: interfaceAddresses, Proc: "/proc", Root: m.IsRoot()}
+	l := &setup.Looker{DNS: dns, Caller: setup.Network{}, Interfaces: interfaceAddresses, Proc: procDir, Root: m.IsRoot()}
 	return l.Look(ctx, w), nil
 }
 

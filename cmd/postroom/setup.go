@@ -120,7 +120,7 @@ func (j *setupJob) prepare() (err error) {
 // look prints what was found, and stops where going on makes no sense.
 func (j *setupJob) look(ctx context.Context) error {
 	j.p.say("Looking at this machine …")
-	if !j.there && !j.m.IsRoot() {
+	if !j.there && !j.m.IsRoot() && j.m.LowPorts() > smtpPort {
 		j.useHighPorts()
 	}
 	wanted := setup.Wanted{Hostname: j.hostname(), Public: j.Public, Offline: j.NoNetwork}
@@ -149,6 +149,9 @@ func (j *setupJob) look(ctx context.Context) error {
 	}
 	return nil
 }
+
+// smtpPort is the lowest of the usual ports.
+const smtpPort = 25
 
 // useHighPorts moves the ports of an ordinary user's server out of those for the privileged, as 25 to 2525.
 func (j *setupJob) useHighPorts() {

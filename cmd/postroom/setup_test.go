@@ -26,13 +26,15 @@ import (
 type bench struct {
 	p     *program
 	root  bool
+	low   int
 	facts setup.Facts
 	users map[string]owner
 	tools []string
 	fails string // the tool that fails
 }
 
-func (b *bench) IsRoot() bool { return b.root }
+func (b *bench) IsRoot() bool  { return b.root }
+func (b *bench) LowPorts() int { return b.low }
 
 func (b *bench) Look(_ context.Context, _ *config.Config, w setup.Wanted) (*setup.Facts, error) {
 	f := b.facts
@@ -84,7 +86,7 @@ type place struct {
 
 func newPlace(t *testing.T, root bool) *place {
 	t.Helper()
-	return &place{t, filepath.Join(t.TempDir(), "mail"), &bench{root: root, users: map[string]owner{}}}
+	return &place{t, filepath.Join(t.TempDir(), "mail"), &bench{root: root, low: 1024, users: map[string]owner{}}}
 }
 
 func (s *place) try(stdin string, args ...string) result {
@@ -372,6 +374,21 @@ func TestSetupGoesOn(t *testing.T) {
 	s.must("", "--undo", "--yes")
 	if _, err := os.Stat(s.dir); !errors.Is(err, fs.ErrNotExist) || len(s.on.users) > 0 {
 		t.Errorf("left: %q, %v", s.files(), s.on.users)
+	}
+}
+
+// TestSetupOnLowPorts shows that an ordinary user gets the usual ports where everybody may open them.
+func TestSetupOnLowPorts(t *testing.T) {
+	for _, tc := range []struct {
+		low  int
+		port string
+	}{{1024, ":2525"}, {26, ":2525"}, {25, ":25"}, {0, ":25"}} {
+		s := newPlace(t, false)
+		s.on.low = tc.low
+		s.must("", "example.org", "--no-network", "--yes")
+		if c, err := config.Load(s.config()); err != nil || c.Listen.SMTP[0] != tc.port {
+			t.Errorf("ports from %d on are for everybody: %q, %v; want %s", tc.low, c.Listen.SMTP, err, tc.port)
+		}
 	}
 }
 

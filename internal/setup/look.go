@@ -104,7 +104,7 @@ type Looker struct {
 
 // Look finds out what there is to know, within lookTimeout.
 func (l *Looker) Look(ctx context.Context, w Wanted) *Facts {
-	f := &Facts{Wanted: w, Root: l.Root, LowPorts: l.lowPorts()}
+	f := &Facts{Wanted: w, Root: l.Root, LowPorts: LowPorts(l.Proc)}
 	f.Ports, f.PortsErr = l.ports(w.Listen)
 	own, _ := l.Interfaces() // without them, only what the operator names is looked at
 	public := slices.Clone(w.Public)
@@ -136,9 +136,9 @@ func haveFamily(is func(netip.Addr) bool, all ...[]netip.Addr) bool {
 	return slices.ContainsFunc(slices.Concat(all...), is)
 }
 
-// lowPorts is the first port that anybody may open.
-func (l *Looker) lowPorts() int {
-	text, err := os.ReadFile(l.Proc + "/sys/net/ipv4/ip_unprivileged_port_start")
+// LowPorts is the first port that anybody may open, by the proc file system.
+func LowPorts(proc string) int {
+	text, err := os.ReadFile(proc + "/sys/net/ipv4/ip_unprivileged_port_start")
 	if n, bad := strconv.Atoi(strings.TrimSpace(string(text))); err == nil && bad == nil {
 		return n
 	}

@@ -183,8 +183,7 @@ func TestUnitOf(t *testing.T) {
 
 func TestLowPorts(t *testing.T) {
 	dir := t.TempDir()
-	l := &Looker{Proc: dir}
-	if got := l.lowPorts(); got != 1024 {
+	if got := LowPorts(dir); got != 1024 {
 		t.Errorf("where nothing says so: %d", got)
 	}
 	if err := os.MkdirAll(filepath.Join(dir, "sys/net/ipv4"), 0o755); err != nil {
@@ -193,7 +192,7 @@ func TestLowPorts(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, "sys/net/ipv4/ip_unprivileged_port_start"), []byte("0\n"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if got := l.lowPorts(); got != 0 {
+	if got := LowPorts(dir); got != 0 {
 		t.Errorf("where all are free: %d", got)
 	}
 }
