@@ -160,8 +160,8 @@ func configText(c *config.Config, trial bool) []byte {
 			}
 			fmt.Fprintf(&b, "%s = [%s]\n", s.Name, strings.Join(quoted, ", "))
 		}
-		fmt.Fprintf(&b, "\n[tls]\nsource = %s # an authority of its own, for trying out\n", config.Quote(c.TLS.Source))
 	}
+	fmt.Fprintf(&b, "\n[tls]\nsource = %s # an authority of its own; or \"files\", with cert and key\n", config.Quote(c.TLS.Source))
 	fmt.Fprintf(&b, "\n[alerts]\nto = %s # an address elsewhere that hears of trouble\n", config.Quote(c.Alerts.To))
 	return b.Bytes()
 }
