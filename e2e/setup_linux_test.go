@@ -12,7 +12,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -23,34 +22,35 @@ import (
 	"github.com/postroom/postroom/internal/resolve/zone"
 )
 
-// ownRoom moves the test into a network and a file system view of its own: no way out, and /etc and /var/lib that it may spoil. Its
-// thread never comes back from there, and ends with the test.
-func ownRoom(t *testing.T) {
+// ownRoom runs the test in namespaces of its own, without a way out, and with /etc, /var/lib and /usr/local/bin that it may spoil. It
+// tells whether this is that run.
+func ownRoom(t *testing.T) bool {
 	t.Helper()
-	if os.Geteuid() != 0 {
-		t.Skip("only root can have a network namespace of its own")
+	if !enterWorld(t) {
+		return false
 	}
-	runtime.LockOSThread()
-	if err := unix.Unshare(unix.CLONE_NEWNS | unix.CLONE_NEWNET); err != nil {
-		t.Skipf("no namespaces here: %v", err)
+	copied, err := os.MkdirTemp("", "postroom-room-")
+	if err != nil {
+		t.Fatal(err)
 	}
-	copied := t.TempDir()
 	must := func(what string, err error) {
 		if err != nil {
-			t.Skipf("%s: %v", what, err)
+			t.Skipf("%s is refused here: %v", what, err)
 		}
 	}
-	must("make mounts private", unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""))
-	must("a file system in memory", unix.Mount("postroom-test", copied, "tmpfs", 0, "mode=755"))
-	t.Cleanup(func() { _ = unix.Unmount(copied, unix.MNT_DETACH) }) // it ends with the thread, but the folder is removed before
-	for _, dir := range []string{"/etc", "/var/lib", "/usr/local/bin"} {
-		up, work := filepath.Join(copied, "up"+strings.ReplaceAll(dir, "/", "-")), filepath.Join(copied, "work"+strings.ReplaceAll(dir, "/", "-"))
-		must("folders", errors.Join(os.Mkdir(up, 0o755), os.Mkdir(work, 0o755)))
-		must("overlay on "+dir, unix.Mount("overlay", dir, "overlay", 0, fmt.Sprintf("lowerdir=%s,upperdir=%s,workdir=%s", dir, up, work)))
+	must("making mounts private", unix.Mount("none", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""))
+	must("mounting /proc", unix.Mount("proc", "/proc", "proc", 0, ""))
+	must("a file system in memory", unix.Mount("tmpfs", copied, "tmpfs", 0, "mode=755"))
+	t.Cleanup(func() { _, _ = unix.Unmount(copied, unix.MNT_DETACH), os.Remove(copied) })
+	for i, dir := range []string{"/etc", "/var/lib", "/usr/local/bin"} {
+		up, work := filepath.Join(copied, fmt.Sprint("up", i)), filepath.Join(copied, fmt.Sprint("work", i))
+		must("making folders", errors.Join(os.Mkdir(up, 0o755), os.Mkdir(work, 0o755)))
+		must("an overlay on "+dir, unix.Mount("overlay", dir, "overlay", 0, fmt.Sprintf("lowerdir=%s,upperdir=%s,workdir=%s", dir, up, work)))
 	}
+	return true
 }
 
-// setup runs `postroom setup` from this thread, so that it is in the same room.
+// setup runs `postroom setup`.
 func setup(t *testing.T, as []string, stdin string, args ...string) (stdout, stderr string, code int) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
@@ -88,7 +88,9 @@ func anybody(t *testing.T) {
 // TestSetupAsRoot goes the whole way on an empty machine without a way out: user, folders, configuration, account, service; twice, and undone.
 func TestSetupAsRoot(t *testing.T) {
 	program(t, "useradd")
-	ownRoom(t)
+	if !ownRoom(t) {
+		return
+	}
 	if _, err := os.Stat("/etc/postroom"); err == nil {
 		t.Skip("Postroom is set up on this machine")
 	}
@@ -196,7 +198,9 @@ func serveAsPostroom(t *testing.T) {
 // TestSetupAsAnybody does the same as an ordinary user in a folder of its own.
 func TestSetupAsAnybody(t *testing.T) {
 	setpriv := program(t, "setpriv")
-	ownRoom(t)
+	if !ownRoom(t) {
+		return
+	}
 	anybody(t)
 	home, err := os.MkdirTemp("/var/lib", "postroom-home-")
 	if err != nil {
@@ -229,7 +233,9 @@ func TestSetupAsAnybody(t *testing.T) {
 
 // TestSetupFindsHolders shows which program has a port, to root by name, and that nothing is made then.
 func TestSetupFindsHolders(t *testing.T) {
-	ownRoom(t)
+	if !ownRoom(t) {
+		return
+	}
 	anybody(t)
 	dir := filepath.Join("/var/lib", "postroom-holders")
 	args := []string{"example.org", "--dir", dir, "--yes", "--no-network"}
@@ -246,10 +252,7 @@ func TestSetupFindsHolders(t *testing.T) {
 		t.Errorf("something was made: %v", err)
 	}
 	if setpriv, err := exec.LookPath("setpriv"); err == nil {
-		other, err := net.Listen("tcp", "127.0.0.1:2525")
-		if errors.Is(err, unix.EADDRNOTAVAIL) { // the loopback of a new network is down
-			other, err = net.Listen("tcp", ":2525")
-		}
+		other, err := net.Listen("tcp", ":2525")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -268,10 +271,12 @@ func TestSetupFindsHolders(t *testing.T) {
 // TestSetupLooksOut calls mail servers on the loopback of a network of its own, which plays the world: the way out is open, refused, and
 // dropped by a firewall.
 func TestSetupLooksOut(t *testing.T) {
-	ownRoom(t)
+	if !ownRoom(t) {
+		return
+	}
 	anybody(t)
 	const own, provider = "192.0.2.9", "192.0.2.77"
-	loopback(t, own)
+	finish(t, "link set lo up\naddress add "+own+"/24 dev lo\n", program(t, "ip"), "-batch", "-") // with its whole network
 	resolver, stop, err := zone.MustParse(`
 		gmail.com. 60 IN MX 10 mx.gmail.com.
 		mx.gmail.com. 60 IN A ` + provider + `
@@ -323,32 +328,6 @@ func TestSetupLooksOut(t *testing.T) {
 			if !strings.Contains(said, want) {
 				t.Errorf("%s: lacks %q:\n%s", tc.name, want, said)
 			}
-		}
-	}
-}
-
-// loopback gives the loopback of this network an address with its whole /24.
-func loopback(t *testing.T, address string) {
-	t.Helper()
-	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer unix.Close(fd)
-	for _, name := range []string{"lo", "lo:1"} {
-		r, err := unix.NewIfreq(name)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if name != "lo" {
-			if err := errors.Join(r.SetInet4Addr(net.ParseIP(address).To4()), unix.IoctlIfreq(fd, unix.SIOCSIFADDR, r)); err != nil {
-				t.Skipf("no address for the loopback: %v", err)
-			}
-			continue
-		}
-		r.SetUint16(unix.IFF_UP)
-		if err := unix.IoctlIfreq(fd, unix.SIOCSIFFLAGS, r); err != nil {
-			t.Skipf("the loopback stays down: %v", err)
 		}
 	}
 }

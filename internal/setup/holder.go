@@ -35,7 +35,7 @@ func (h Holder) stop() string {
 	switch {
 	case h.PID == 0:
 		return "run this as root to see which one"
-	case h.PID == 1:
+	case h.PID == 1 && h.Program == "systemd":
 		return "a socket unit of systemd: `systemctl list-sockets` names it, `systemctl disable --now NAME` ends it"
 	case publishes[h.Program]:
 		return "a container publishes it: `docker ps` or `podman ps` names it"
