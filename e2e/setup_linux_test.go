@@ -1,7 +1,6 @@
 package e2e
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"errors"
@@ -375,14 +374,25 @@ func comm(t *testing.T) string {
 
 // readUntil reads lines until one has the text, and then lets the rest go.
 func readUntil(r io.Reader, text string) string {
+	seen := readUntilKept(r, text)
+	go func() { _, _ = io.Copy(io.Discard, r) }() // until the process ends
+	return seen
+}
+
+// readUntilKept reads no further than the line with the text.
+func readUntilKept(r io.Reader, text string) string {
 	var all strings.Builder
-	lines := bufio.NewScanner(r)
-	for lines.Scan() {
-		all.WriteString(lines.Text() + "\n")
-		if strings.Contains(lines.Text(), text) {
-			go func() { _, _ = io.Copy(io.Discard, r) }() // until the process ends
-			break
+	for octet, line := make([]byte, 1), ""; ; {
+		if _, err := r.Read(octet); err != nil {
+			return all.String() + line
 		}
+		if line += string(octet); octet[0] != '\n' {
+			continue
+		}
+		all.WriteString(line)
+		if strings.Contains(line, text) {
+			return all.String()
+		}
+		line = ""
 	}
-	return all.String()
 }
