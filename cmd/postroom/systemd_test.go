@@ -157,16 +157,17 @@ func TestCommit(t *testing.T) {
 	built := func(settings ...debug.BuildSetting) *debug.BuildInfo { return &debug.BuildInfo{Settings: settings} }
 	revision := debug.BuildSetting{Key: "vcs.revision", Value: "0123456789abcdef0123456789abcdef01234567"}
 	for _, tc := range []struct {
-		name string
-		info *debug.BuildInfo
-		says string
+		name, written string
+		info          *debug.BuildInfo
+		says          string
 	}{
-		{"a clean tree", built(revision, debug.BuildSetting{Key: "vcs.modified", Value: "false"}), "commit 0123456789ab"},
-		{"a changed tree", built(revision, debug.BuildSetting{Key: "vcs.modified", Value: "true"}), "commit 0123456789ab and changes"},
-		{"without a repository", built(), "commit unknown"},
-		{"without anything", nil, "commit unknown"},
+		{"written", "fedcba9876543210", built(revision), "commit fedcba987654"},
+		{"a clean tree", "", built(revision, debug.BuildSetting{Key: "vcs.modified", Value: "false"}), "commit 0123456789ab"},
+		{"a changed tree", "", built(revision, debug.BuildSetting{Key: "vcs.modified", Value: "true"}), "commit 0123456789ab and changes"},
+		{"without a repository", "", built(), "commit unknown"},
+		{"without anything", "", nil, "commit unknown"},
 	} {
-		if got := commit(tc.info); got != tc.says {
+		if got := commit(tc.written, tc.info); got != tc.says {
 			t.Errorf("%s: %q, want %q", tc.name, got, tc.says)
 		}
 	}

@@ -6,15 +6,15 @@ import (
 	"runtime/debug"
 )
 
-// release is the version that `make dist` writes into the binary.
-var release string
+// release and revision are what `make dist` writes into the binary: what the Go tool would stamp depends on how the source was fetched.
+var release, revision string
 
 type versionCommand struct{}
 
 // Run prints what was built, from which commit, and with which Go.
 func (versionCommand) Run(p *program) error {
 	info, _ := debug.ReadBuildInfo()
-	_, err := fmt.Fprintf(p.stdout, "postroom %s (%s, %s, %s/%s)\n", version(), commit(info), runtime.Version(), runtime.GOOS, runtime.GOARCH)
+	_, err := fmt.Fprintf(p.stdout, "postroom %s (%s, %s, %s/%s)\n", version(), commit(revision, info), runtime.Version(), runtime.GOOS, runtime.GOARCH)
 	return err
 }
 
@@ -30,22 +30,24 @@ func version() string {
 	return info.Main.Version
 }
 
-// commit says what a binary was built from.
-func commit(info *debug.BuildInfo) string {
-	if info == nil {
+// commit says what a binary was built from: by what is written into it, else by the Go tool's stamp.
+func commit(revision string, info *debug.BuildInfo) string {
+	modified := false
+	if revision == "" && info != nil {
+		for _, s := range info.Settings {
+			switch s.Key {
+			case "vcs.revision":
+				revision = s.Value
+			case "vcs.modified":
+				modified = s.Value == "true"
+			}
+		}
+	}
+	switch {
+	case revision == "":
 		return "commit unknown"
+	case modified:
+		return "commit " + revision[:min(12, len(revision))] + " and changes"
 	}
-	setting := map[string]string{}
-	for _, s := range info.Settings {
-		setting[s.Key] = s.Value
-	}
-	revision := setting["vcs.revision"]
-	if revision == "" {
-		return "commit unknown"
-	}
-	text := "commit " + revision[:min(12, len(revision))]
-	if setting["vcs.modified"] == "true" {
-		text += " and changes"
-	}
-	return text
+	return "commit " + revision[:min(12, len(revision))]
 }
