@@ -28,6 +28,7 @@ type setupCommand struct {
 	Public    []netip.Addr    `placeholder:"IP" help:"A public address that leads here, where this machine does not have it itself."`
 	Dir       string          `placeholder:"DIR" help:"Keep everything in DIR, instead of /etc/postroom and /var/lib/postroom."`
 	User      string          `default:"postroom" help:"The user to serve as, made where it is missing (as root only)."`
+	NoWeb     bool            `help:"Leave ports 80 and 443 to a web server that is there already."`
 	Service   bool            `help:"Install the service and start it (systemd; as root only)."`
 	Yes       bool            `short:"y" help:"Ask nothing: take what is proposed."`
 	Anyway    bool            `help:"Go on where something stands in the way."`
@@ -46,7 +47,6 @@ type setupJob struct {
 	file     string         // of the configuration
 	config   *config.Config // as it is, or as it is going to be
 	there    bool           // the configuration file was there before
-	trial    bool           // of an ordinary user, on ports above 1023
 	manifest *setup.Manifest
 
 	addresses []netip.Addr // that the world sees
@@ -120,8 +120,8 @@ func (j *setupJob) prepare() (err error) {
 // look prints what was found, and stops where going on makes no sense.
 func (j *setupJob) look(ctx context.Context) error {
 	j.p.say("Looking at this machine …")
-	if !j.there && !j.m.IsRoot() && j.m.LowPorts() > smtpPort {
-		j.useHighPorts()
+	if !j.there {
+		j.choosePorts()
 	}
 	wanted := setup.Wanted{Hostname: j.hostname(), Public: j.Public, Offline: j.NoNetwork}
 	for _, s := range j.config.Listen.Services() {
@@ -153,10 +153,15 @@ func (j *setupJob) look(ctx context.Context) error {
 // smtpPort is the lowest of the usual ports.
 const smtpPort = 25
 
-// useHighPorts moves the ports of an ordinary user's server out of those for the privileged, as 25 to 2525.
-func (j *setupJob) useHighPorts() {
-	j.trial = true
+// choosePorts moves the ports of an ordinary user's server out of those for the privileged, as 25 to 2525.
+func (j *setupJob) choosePorts() {
 	l := &j.config.Listen
+	if j.NoWeb {
+		l.HTTP, l.HTTPS = nil, nil
+	}
+	if j.m.IsRoot() || j.m.LowPorts() <= smtpPort {
+		return
+	}
 	for _, addrs := range []*[]string{&l.SMTP, &l.Submission, &l.Submissions, &l.POP3, &l.POP3S, &l.HTTP, &l.HTTPS} {
 		var high []string
 		for _, a := range *addrs {

@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/postroom/postroom/internal/config"
@@ -131,7 +132,7 @@ func (j *setupJob) makeConfig(context.Context) error {
 	if !j.Alerts.IsZero() {
 		j.config.Alerts.To = j.Alerts.String()
 	}
-	text := configText(j.config, j.trial)
+	text := configText(j.config)
 	c, err := config.Parse(j.file, text)
 	if err != nil {
 		return &failure{statusConfig, strings.TrimSpace(err.Error())}
@@ -145,21 +146,25 @@ func (j *setupJob) makeConfig(context.Context) error {
 	return j.manifest.Add(made)
 }
 
-// configText is the file: the keys that differ from machine to machine. All others have good defaults.
-func configText(c *config.Config, trial bool) []byte {
+// configText is the file: the keys that differ from machine to machine, and the ports that are not the usual ones. All others have
+// good defaults.
+func configText(c *config.Config) []byte {
 	var b bytes.Buffer
 	fmt.Fprintf(&b, "# The configuration of Postroom. `postroom config print` shows all keys with their values.\n\n")
 	fmt.Fprintf(&b, "hostname = %s # the full name of this host; its address is to have the same (PTR)\n", config.Quote(c.Hostname))
 	fmt.Fprintf(&b, "data_dir = %s # all that must last: keep copies of it (postroom backup)\n", config.Quote(c.DataDir))
-	if trial {
-		fmt.Fprintf(&b, "\n[listen] # ports for everybody; without this, the usual ones, which need root\n")
-		for _, s := range c.Listen.Services() {
-			var quoted []string
-			for _, a := range s.Addrs {
-				quoted = append(quoted, config.Quote(a))
-			}
-			fmt.Fprintf(&b, "%s = [%s]\n", s.Name, strings.Join(quoted, ", "))
+	usual := config.Default().Listen.Services()
+	head := "\n[listen] # the others are the usual ports\n"
+	for i, s := range c.Listen.Services() {
+		if slices.Equal(s.Addrs, usual[i].Addrs) {
+			continue
 		}
+		var quoted []string
+		for _, a := range s.Addrs {
+			quoted = append(quoted, config.Quote(a))
+		}
+		fmt.Fprintf(&b, "%s%s = [%s]\n", head, s.Name, strings.Join(quoted, ", "))
+		head = ""
 	}
 	fmt.Fprintf(&b, "\n[tls]\nsource = %s # an authority of its own; or \"files\", with cert and key\n", config.Quote(c.TLS.Source))
 	fmt.Fprintf(&b, "\n[alerts]\nto = %s # an address elsewhere that hears of trouble\n", config.Quote(c.Alerts.To))

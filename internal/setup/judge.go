@@ -55,7 +55,11 @@ func judgePorts(f *Facts) (all []Finding) {
 		case p.Holder != nil && p.Holder.ours():
 			served = append(served, number)
 		case p.Holder != nil:
-			all = append(all, Finding{Stop, fmt.Sprintf("port %s (%s) is held by %s", number, p.Service, p.Holder), p.Holder.stop()})
+			fix := p.Holder.stop()
+			if p.Service == "http" || p.Service == "https" {
+				fix += "; or leave the web to it with --no-web"
+			}
+			all = append(all, Finding{Stop, fmt.Sprintf("port %s (%s) is held by %s", number, p.Service, p.Holder), fix})
 		case !f.Root && p.Number < f.LowPorts && p.Number != 0:
 			low = append(low, number)
 		default:

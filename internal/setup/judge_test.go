@@ -52,6 +52,8 @@ func TestJudgePorts(t *testing.T) {
 			[]string{"STOP port 25 (smtp) is held by master (process 7) -> `kill 7` stops it; see to it that it does not come back"}},
 		{"held by a container", Facts{Root: true, Ports: []Port{{"smtp", ":25", 25, &Holder{PID: 9, Program: "docker-proxy", Unit: "docker.service"}}}},
 			[]string{"STOP port 25 (smtp) is held by docker-proxy (process 9) -> a container publishes it: `docker ps` or `podman ps` names it"}},
+		{"a web server", Facts{Root: true, Ports: []Port{{"https", ":443", 443, &Holder{PID: 5, Program: "nginx", Unit: "nginx.service"}}}},
+			[]string{"STOP port 443 (https) is held by nginx (process 5) -> `systemctl disable --now nginx.service` stops it for good; or leave the web to it with --no-web"}},
 		{"held by systemd itself", Facts{Root: true, Ports: []Port{{"smtp", ":25", 25, &Holder{PID: 1, Program: "systemd"}}}},
 			[]string{"STOP port 25 (smtp) is held by systemd (process 1) -> a socket unit of systemd: `systemctl list-sockets` names it, `systemctl disable --now NAME` ends it"}},
 		{"held by somebody else's", Facts{LowPorts: 1024, Ports: []Port{{"smtp", ":2525", 2525, &Holder{}}}},
