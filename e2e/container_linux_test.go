@@ -109,6 +109,9 @@ func TestContainerRoom(t *testing.T) {
 	if out, said, code := r.run("account", "list"); code != 0 || !strings.Contains(out, "postmaster@example.org") {
 		t.Errorf("a command beside it: exit %d\n%s%s", code, out, said)
 	}
+	if out, said, code := r.run("health"); (code != 0 || out != "well\n") && !strings.Contains(said, "no admin port") {
+		t.Errorf("its health: exit %d\n%s%s", code, out, said)
+	}
 	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}

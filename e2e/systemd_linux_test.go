@@ -160,7 +160,7 @@ func TestUnderSystemd(t *testing.T) {
 	t.Run("reload", func(t *testing.T) {
 		m := m.on(t)
 		m.during("certificate read again", func() { m.sh("systemctl reload postroom") })
-		if status := m.sh("systemctl show -p ActiveState,StatusText postroom"); !strings.Contains(status, "=active") || !strings.Contains(status, "=serving pop3, ") {
+		if status := m.sh("systemctl show -p ActiveState,StatusText postroom"); !strings.Contains(status, "=active") || !strings.Contains(status, "pop3, pop3s, smtp, ") {
 			t.Errorf("afterwards: %s", status)
 		}
 	})
