@@ -49,6 +49,9 @@ func bootMachine(t *testing.T) *machine {
 		t.Fatal(err)
 	}
 	defer told.Close()
+	if err := told.SetReadDeadline(time.Now().Add(40 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
 	var said bytes.Buffer
 	m := &machine{T: t, boot: exec.Command("unshare", "--fork", "--pid", "--kill-child", "--mount", "--cgroup", "--uts", "--ipc", "bash", "testdata/boot.sh", place, shared, binary)}
 	m.boot.Stdout, m.boot.Stderr = &said, &said
@@ -56,14 +59,21 @@ func bootMachine(t *testing.T) *machine {
 	if err := m.boot.Start(); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _, _ = m.boot.Process.Kill(), m.boot.Wait() })
-	if err := told.SetReadDeadline(time.Now().Add(40 * time.Second)); err != nil {
-		t.Fatal(err)
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		_ = m.boot.Wait() // how it ended is not asked
+		_ = told.Close()  // nobody will tell any more
+	}()
+	over := func() {
+		_ = m.boot.Process.Kill() // it may have ended
+		<-ended
 	}
+	t.Cleanup(over)
 	for octets := make([]byte, 4096); ; {
 		n, err := told.Read(octets)
 		if err != nil {
-			_, _ = m.boot.Process.Kill(), m.boot.Wait()
+			over()
 			t.Skipf("systemd does not boot here: %v\n%s", err, said.String())
 		}
 		if strings.Contains(string(octets[:n]), "READY=1") {

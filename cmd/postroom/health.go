@@ -20,10 +20,12 @@ const (
 	maxHealth = 4 << 10
 )
 
-type healthCommand struct{}
+type healthCommand struct {
+	Ready bool `help:"Ask whether it can do all of its work (/readyz), and not only whether it runs (/healthz)."`
+}
 
 // Run asks the server that runs whether it is well. Exit status: 0 it is, 1 it says no, 2 it does not answer.
-func (healthCommand) Run(ctx context.Context, p *program) error {
+func (h *healthCommand) Run(ctx context.Context, p *program) error {
 	c, err := p.load()
 	if err != nil {
 		return err
@@ -34,7 +36,11 @@ func (healthCommand) Run(ctx context.Context, p *program) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, healthTimeout)
 	defer cancel()
-	status, text, err := askHealth(ctx, "http://"+address+"/healthz")
+	page := "/healthz"
+	if h.Ready {
+		page = "/readyz"
+	}
+	status, text, err := askHealth(ctx, "http://"+address+page)
 	switch {
 	case err != nil:
 		return unsuref("no answer from %s: %s", address, reason(err))

@@ -54,6 +54,20 @@ func TestHealth(t *testing.T) {
 			}
 		})
 	}
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/readyz" {
+			http.Error(w, "database: busy", http.StatusServiceUnavailable)
+		}
+	}))
+	defer s.Close()
+	in := install(t)
+	text, err := os.ReadFile(in.config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	in.configure(strings.Replace(string(text), "admin = []", fmt.Sprintf("admin = [%q]", strings.TrimPrefix(s.URL, "http://")), 1))
+	in.must("", "health")
+	oneSentence(t, in.try("", "health", "--ready"), statusNo, "(503): database: busy")
 	oneSentence(t, install(t).try("", "health"), statusNo, "no admin port")
 }
 
