@@ -6,11 +6,13 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"io/fs"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -56,6 +58,7 @@ func bootMachine(t *testing.T) *machine {
 	m := &machine{T: t, boot: exec.Command("unshare", "--fork", "--pid", "--kill-child", "--mount", "--cgroup", "--uts", "--ipc", "bash", "testdata/boot.sh", place, shared, binary)}
 	m.boot.Stdout, m.boot.Stderr = &said, &said
 	m.boot.WaitDelay = 5 * time.Second
+	m.boot.SysProcAttr = &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: ownGroup(t, filepath.Join(dir, "groups"))}
 	if err := m.boot.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -84,6 +87,41 @@ func bootMachine(t *testing.T) *machine {
 		t.Skip("the process of systemd is not known: /proc does not show it")
 	}
 	return m
+}
+
+// ownGroup makes a control group, below which systemd makes its own, and removes them all at the end.
+func ownGroup(t *testing.T, at string) (fd int) {
+	t.Helper()
+	if err := errors.Join(os.Mkdir(at, 0o755), syscall.Mount("cgroup2", at, "cgroup2", 0, "")); err != nil {
+		t.Skipf("no control groups here: %v", err)
+	}
+	t.Cleanup(func() { _ = syscall.Unmount(at, syscall.MNT_DETACH) })
+	group, err := os.MkdirTemp(at, "postroom-test-")
+	if err != nil {
+		t.Skipf("no control group of its own: %v", err)
+	}
+	t.Cleanup(func() {
+		await(t, "the control groups are empty and go", func() bool {
+			var all []string
+			_ = filepath.WalkDir(group, func(path string, d fs.DirEntry, err error) error {
+				if err == nil && d.IsDir() {
+					all = append(all, path)
+				}
+				return nil
+			})
+			for _, path := range slices.Backward(all) {
+				_ = os.Remove(path) // until nobody is in it
+			}
+			_, err := os.Stat(group)
+			return errors.Is(err, fs.ErrNotExist)
+		})
+	})
+	f, err := os.Open(group)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { f.Close() })
+	return int(f.Fd())
 }
 
 // childOf finds the process that another one has started.
