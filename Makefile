@@ -3,10 +3,22 @@ GO       ?= go
 FUZZTIME ?= 10m
 BENCHTIME ?= 1s
 
-.PHONY: check test bench fuzz fuzz-targets build
+.PHONY: check test bench fuzz fuzz-targets build dist
 
 build:
 	$(GO) build -o postroom ./cmd/postroom
+
+# Static binaries to hand out. The same commit gives the same octets, wherever it is built with the same Go.
+VERSION ?= $(shell git describe --tags --always --dirty)
+REVISION ?= $(shell git rev-parse HEAD)
+dist:
+	@rm -rf dist && mkdir dist
+	@for arch in amd64 arm64; do \
+	  echo "dist/postroom-$(VERSION)-linux-$$arch"; \
+	  CGO_ENABLED=0 GOOS=linux GOARCH=$$arch GOAMD64=v1 GOARM64=v8.0 GOFLAGS= $(GO) build -trimpath -buildvcs=false \
+	    -ldflags "-s -w -X main.release=$(VERSION) -X main.revision=$(REVISION)" -o dist/postroom-$(VERSION)-linux-$$arch ./cmd/postroom || exit 1; \
+	done
+	@cd dist && sha256sum postroom-* >SHA256SUMS && cat SHA256SUMS
 
 test:
 	$(GO) test ./...

@@ -9,6 +9,7 @@ import (
 
 	"github.com/postroom/postroom/auth/spf"
 	"github.com/postroom/postroom/internal/addr"
+	"github.com/postroom/postroom/internal/dnsbl"
 	"github.com/postroom/postroom/internal/resolve"
 )
 
@@ -154,35 +155,25 @@ func (c *checker) helo(ctx context.Context) []Check {
 	return []Check{k}
 }
 
-// list is a DNS block list, and where one asks to be taken off.
-type list struct{ zone, remove string }
-
-var lists = []list{
-	{"zen.spamhaus.org", "https://check.spamhaus.org/"},
-	{"bl.spamcop.net", "https://www.spamcop.net/bl.shtml"},
-	{"b.barracudacentral.org", "https://barracudacentral.org/lookups"},
-}
-
 // blockLists looks for the addresses that mail leaves from: RFC 5782.
 func (c *checker) blockLists(ctx context.Context) (all []Check) {
 	for _, ip := range c.sending() {
-		name := resolve.ReverseName(ip)
-		name = strings.TrimSuffix(strings.TrimSuffix(name, ".in-addr.arpa"), ".ip6.arpa")
-		k := Check{ID: "dnsbl:" + ip.String(), Required: true, Type: "A", Name: name, Status: OK}
-		unknown := 0
-		for _, l := range lists {
-			a, err := c.dns.Lookup(ctx, name+"."+l.zone, resolve.TypeA)
-			switch listing := listed(a.Texts()); {
-			case resolve.IsTemporary(err), err == nil && listing == "":
-				unknown++ // what they answer to those whom they do not want to serve is no listing
-			case err == nil:
-				k.Status, k.Found = Wrong, append(k.Found, l.zone+" "+listing)
+		k := Check{ID: "dnsbl:" + ip.String(), Name: ip.String(), Type: "A", Status: OK, Required: true}
+		told := false
+		for _, l := range dnsbl.Lists {
+			if ip.Is6() && !l.IPv6 {
+				continue
+			}
+			said := c.askList(ctx, l, ip)
+			told = told || said != dnsbl.NotTold
+			if said == dnsbl.Listed || said == dnsbl.ListedByPolicy {
+				k.Status, k.Found = Wrong, append(k.Found, l.Zone)
 				if k.Fix == "" {
-					k.Fix = "find out what was sent from " + ip.String() + ", mend it, then ask to be taken off: " + l.remove
+					k.Fix = "find out what was sent from " + ip.String() + ", mend it, then ask to be taken off: " + l.Page
 				}
 			}
 		}
-		if k.Status == OK && unknown == len(lists) {
+		if !told {
 			k.Status, k.Required, k.Fix = Unknown, false, "no list answered: a resolver of your own would be answered"
 		}
 		all = append(all, k)
@@ -190,14 +181,12 @@ func (c *checker) blockLists(ctx context.Context) (all []Check) {
 	return all
 }
 
-// listed returns the first answer that says that an address is listed: 127.0.0.0/8 without the codes for errors.
-func listed(values []string) string {
-	for _, value := range values {
-		if strings.HasPrefix(value, "127.") && !strings.HasPrefix(value, "127.255.255.") {
-			return value
-		}
+func (c *checker) askList(ctx context.Context, l dnsbl.List, ip netip.Addr) dnsbl.Listing {
+	found, err := c.dns.A(ctx, l.Query(ip))
+	if resolve.IsTemporary(err) {
+		return dnsbl.NotTold
 	}
-	return ""
+	return dnsbl.Read(found)
 }
 
 // judgeSPF says what the TXT records of a name come to for the addresses that mail leaves from.

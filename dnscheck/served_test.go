@@ -16,7 +16,7 @@ import (
 )
 
 // apexes are the zones that the records of testdata/zones.txt are in.
-var apexes = []string{"example.org", "example.net", "in-addr.arpa", "ip6.arpa", "provider.example", "spamhaus.org", "spamcop.net", "barracudacentral.org"}
+var apexes = []string{"example.org", "example.net", "in-addr.arpa", "ip6.arpa", "provider.example", "spamhaus.org", "spamcop.net", "surriel.com"}
 
 // TestZonesServed is TestZones with a name server that is not ours: NSD serves the zones, to the checks and as the resolver. It does not
 // sign them, so that what depends on that is left out.

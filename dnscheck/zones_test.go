@@ -78,7 +78,7 @@ const surroundings = `
 	mx.provider.example. 60 IN A 203.0.113.25
 	zen.spamhaus.org. 60 IN A 203.0.113.1
 	bl.spamcop.net. 60 IN A 203.0.113.1
-	b.barracudacentral.org. 60 IN A 203.0.113.1
+	psbl.surriel.com. 60 IN A 203.0.113.1
 `
 
 // golden is one zone of testdata/zones.txt.

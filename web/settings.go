@@ -1,9 +1,6 @@
 package web
 
-import (
-	"net/netip"
-	"strconv"
-)
+import "net/netip"
 
 // Ports are where mail programs reach this server; 0: not at all.
 type Ports struct {
@@ -48,43 +45,4 @@ func PublicPort(listening []netip.AddrPort, proxied bool, standard uint16) uint1
 		return standard
 	}
 	return listening[0].Port()
-}
-
-// SRV is a record that tells mail programs where a service is.
-type SRV struct {
-	Service          string // such as "_pop3s._tcp"
-	Priority, Weight uint16
-	Port             uint16
-	Target           string // "." says that there is no such service
-}
-
-// String is what stands behind the type in a zone.
-func (r SRV) String() string {
-	target := r.Target
-	if target != "." {
-		target += "."
-	}
-	return strconv.Itoa(int(r.Priority)) + " " + strconv.Itoa(int(r.Weight)) + " " + strconv.Itoa(int(r.Port)) + " " + target
-}
-
-// Records are the SRV records of a domain: RFC 6186 section 3, RFC 8314 section 5.1. What is not served is said to be
-// missing, so that no mail program tries it.
-func (p Ports) Records(host string) []SRV {
-	var all []SRV
-	for _, s := range []struct {
-		service string
-		port    uint16
-		rank    uint16
-	}{
-		{"_submissions._tcp", p.Submissions, 0}, {"_submission._tcp", p.Submission, 10},
-		{"_pop3s._tcp", p.POP3S, 0}, {"_pop3._tcp", p.POP3, 10},
-		{"_imaps._tcp", 0, 0}, {"_imap._tcp", 0, 0},
-	} {
-		if s.port == 0 {
-			all = append(all, SRV{s.service, 0, 0, 0, "."})
-			continue
-		}
-		all = append(all, SRV{s.service, s.rank, 1, s.port, host})
-	}
-	return all
 }

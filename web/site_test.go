@@ -296,31 +296,6 @@ func TestPublicPort(t *testing.T) {
 	}
 }
 
-func TestRecords(t *testing.T) {
-	for _, tc := range []struct {
-		name  string
-		ports Ports
-		want  []string
-	}{
-		{"all", Ports{995, 110, 465, 587}, []string{
-			"_submissions._tcp 0 1 465 mail.example.org.", "_submission._tcp 10 1 587 mail.example.org.",
-			"_pop3s._tcp 0 1 995 mail.example.org.", "_pop3._tcp 10 1 110 mail.example.org.", "_imaps._tcp 0 0 0 .", "_imap._tcp 0 0 0 .",
-		}},
-		{"TLS from the first octet", Ports{POP3S: 995, Submissions: 465}, []string{
-			"_submissions._tcp 0 1 465 mail.example.org.", "_submission._tcp 0 0 0 .",
-			"_pop3s._tcp 0 1 995 mail.example.org.", "_pop3._tcp 0 0 0 .", "_imaps._tcp 0 0 0 .", "_imap._tcp 0 0 0 .",
-		}},
-	} {
-		var got []string
-		for _, r := range tc.ports.Records(host) {
-			got = append(got, r.Service+" "+r.String())
-		}
-		if strings.Join(got, "\n") != strings.Join(tc.want, "\n") {
-			t.Errorf("%s: %q, want %q", tc.name, got, tc.want)
-		}
-	}
-}
-
 func TestNewSite(t *testing.T) {
 	for _, change := range []func(*Options){
 		func(o *Options) { o.Hostname = "" }, func(o *Options) { o.Hostname = "a_b" },

@@ -41,13 +41,17 @@ type badArgument struct {
 }
 
 func (b *badArgument) Error() string {
-	printable := strings.Map(func(r rune) rune {
+	return `"` + printable(b.text) + `": ` + b.err.Error()
+}
+
+// printable keeps what others wrote from changing the terminal.
+func printable(text string) string {
+	return strings.Map(func(r rune) rune {
 		if r < ' ' || r == 0x7f {
 			return '?'
 		}
 		return r
-	}, b.text)
-	return `"` + printable + `": ` + b.err.Error()
+	}, text)
 }
 
 func (b *badArgument) Unwrap() error { return b.err }

@@ -17,9 +17,10 @@ const defaultConfig = "/etc/postroom/postroom.toml"
 
 // commandLine is the whole command line, as a table.
 type commandLine struct {
-	File string `name:"config" short:"c" placeholder:"FILE" default:"${config}" help:"Read the configuration from FILE (default: ${config})."`
+	File string `name:"config" short:"c" placeholder:"FILE" default:"${config}" env:"POSTROOM_CONFIG" help:"Read the configuration from FILE (default: $POSTROOM_CONFIG, else ${config})."`
 
 	Serve    serveCommand    `cmd:"" help:"Receive mail, hand it out and send it, until told to stop."`
+	Setup    setupCommand    `cmd:"" help:"Make a mail server of this machine: look at it, then make configuration, keys, domain and first account. Safe to run again."`
 	Config   configCommand   `cmd:"" help:"Check or print the configuration."`
 	Domain   domainCommand   `cmd:"" help:"The domains that mail is received for."`
 	Account  accountCommand  `cmd:"" help:"The accounts that mail is kept for."`
@@ -30,6 +31,8 @@ type commandLine struct {
 	Relay    relayCommand    `cmd:"" help:"Smarthosts: servers that take mail to others for this one."`
 	Sendmail sendmailCommand `cmd:"" help:"Hand in a letter from standard input, for programs on this machine that call sendmail."`
 	Resolve  resolveCommand  `cmd:"" help:"Show where mail for an address goes. Exit status 0: it is accepted, 1: refused."`
+	Backup   backupCommand   `cmd:"" help:"Copy the whole database into one file, while the server runs."`
+	Health   healthCommand   `cmd:"" help:"Ask the server that runs whether it is well. Exit status 0: it is."`
 	Demo     demoCommand     `cmd:"" help:"Show the whole server at work on this machine: no root, no DNS, no certificate."`
 	Version  versionCommand  `cmd:"" help:"Print the version."`
 }
@@ -42,6 +45,7 @@ type program struct {
 
 	passwords  accounts.Options // how passwords are hashed; tests hash cheaply
 	configFile string
+	machine    machine // what setup does to the machine; nil: to this one
 }
 
 // say tells people what was done. It does not go to standard output, which holds only what a program may want to read.

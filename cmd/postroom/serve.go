@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"log/slog"
 	"os"
 	"os/signal"
 	"syscall"
@@ -53,6 +52,9 @@ func (serveCommand) Run(ctx context.Context, p *program) error {
 	if warning != "" {
 		log.Warn("running as root", "note", warning)
 	}
+	for _, left := range given.Left() {
+		log.Warn("systemd gave a socket that no service of the configuration listens on: it is closed", "socket", left)
+	}
 	s.Start(running)
 	return s.untilTold(ctx)
 }
@@ -72,8 +74,11 @@ func (s *server) untilTold(ctx context.Context) error {
 	defer signal.Stop(reload)
 
 	s.log.Info(maillog.Ready, "version", version(), "hostname", s.config.Hostname)
-	notify(s.log, daemon.SdNotifyReady)
+	s.ready()
+	watching, unwatch := context.WithCancel(context.WithoutCancel(ctx))
+	s.running.Go(func() { s.watched(watching) })
 	err := s.wait(ctx, reload)
+	unwatch() // the ports close now; TimeoutStopSec counts from here on
 	notify(s.log, daemon.SdNotifyStopping)
 	s.log.Info(maillog.Stopping, "patience", patience)
 
@@ -93,18 +98,18 @@ func (s *server) wait(ctx context.Context, reload <-chan os.Signal) error {
 		case err := <-s.failed:
 			return err
 		case <-reload:
-			if err := s.certificates.Reload(); err != nil {
-				s.log.Warn("new certificate refused, the old one is served on", maillog.Err, err)
-				continue
-			}
-			s.log.Info("certificate read again", "expires", s.certificates.Expires())
+			reloading(s.log)
+			s.reload()
+			s.ready()
 		}
 	}
 }
 
-// notify tells systemd, where it asked for it.
-func notify(log *slog.Logger, state string) {
-	if _, err := daemon.SdNotify(false, state); err != nil {
-		log.Warn("systemd was not told", "state", state, maillog.Err, err)
+// reload reads the certificate again.
+func (s *server) reload() {
+	if err := s.certificates.Reload(); err != nil {
+		s.log.Warn("new certificate refused, the old one is served on", maillog.Err, err)
+		return
 	}
+	s.log.Info("certificate read again", "expires", s.certificates.Expires())
 }

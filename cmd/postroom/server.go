@@ -73,7 +73,7 @@ func openListeners(given listen.Sockets, c *config.Config) (listeners, error) {
 			proxies = nil
 		}
 		for _, l := range open {
-			all[name] = append(all[name], listen.Proxied(listen.Patient(l), proxies))
+			all[name] = append(all[name], listen.Watch(listen.Proxied(listen.Patient(l), proxies)))
 		}
 	}
 	return all, nil

@@ -262,28 +262,6 @@ func TestSecondServer(t *testing.T) {
 	}
 }
 
-func TestSystemdIsTold(t *testing.T) {
-	in := settled(t)
-	socket := filepath.Join(t.TempDir(), "notify")
-	l, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: socket, Net: "unixgram"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	if err := l.SetReadDeadline(time.Now().Add(20 * time.Second)); err != nil {
-		t.Fatal(err)
-	}
-	t.Setenv("NOTIFY_SOCKET", socket)
-	r := in.serve()
-	r.stop()
-	for _, want := range []string{"READY=1", "STOPPING=1"} {
-		b := make([]byte, 100)
-		if n, err := l.Read(b); err != nil || string(b[:n]) != want {
-			t.Errorf("systemd is told %q, %v; want %q", b[:n], err, want)
-		}
-	}
-}
-
 func TestServeWithoutCertificate(t *testing.T) {
 	in := install(t)
 	text, err := os.ReadFile(in.config)

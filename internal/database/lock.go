@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -24,6 +25,23 @@ func (db *DB) LockServer() error {
 	lock, err := lockServer(db.dir)
 	db.lock = lock
 	return err
+}
+
+// ServerRuns tells whether a server works on a data directory, without touching it.
+func ServerRuns(dir string) (bool, error) {
+	f, err := os.Open(filepath.Join(dir, serverLock))
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("lock file: %w", err)
+	}
+	defer f.Close() // which frees what was taken
+	err = flock(f, syscall.LOCK_SH|syscall.LOCK_NB)
+	if errors.Is(err, syscall.EWOULDBLOCK) {
+		return true, nil
+	}
+	return false, err
 }
 
 // lockServer takes the lock. The kernel frees it when the process ends, however it ends; the process id in the file is

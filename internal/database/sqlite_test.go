@@ -220,8 +220,14 @@ func TestOpenError(t *testing.T) {
 func TestSecondServer(t *testing.T) {
 	dir := t.TempDir()
 	one, two := open(t, dir), open(t, dir)
+	if runs, err := ServerRuns(dir); runs || err != nil {
+		t.Errorf("before the first server: %t, %v", runs, err)
+	}
 	if err := one.LockServer(); err != nil {
 		t.Fatal(err)
+	}
+	if runs, err := ServerRuns(dir); !runs || err != nil {
+		t.Errorf("beside the first server: %t, %v", runs, err)
 	}
 	if err := one.LockServer(); err != nil {
 		t.Errorf("locking twice: %v", err)
@@ -236,6 +242,9 @@ func TestSecondServer(t *testing.T) {
 	}
 	if err := one.Close(); err != nil {
 		t.Fatal(err)
+	}
+	if runs, err := ServerRuns(dir); runs || err != nil {
+		t.Errorf("after the first server's end: %t, %v", runs, err)
 	}
 	if err := two.LockServer(); err != nil {
 		t.Errorf("after the first server's end: %v", err)

@@ -31,13 +31,18 @@ func Inherited() (Sockets, error) {
 	return byName, nil
 }
 
-// Open returns the listeners of a service: those that systemd gave it, else new ones on the addresses. When one cannot be
-// opened, none is left open.
+// Open returns the listeners of a service: those that systemd gave it by name, else those that it gave without one for the
+// addresses, else new ones. When one cannot be opened, none is left open. Given sockets are handed out once.
 func (s Sockets) Open(service string, addrs []string) (all []net.Listener, err error) {
 	if given := s[service]; len(given) > 0 {
+		delete(s, service)
 		return slices.DeleteFunc(slices.Clone(given), func(l net.Listener) bool { return l == nil }), nil
 	}
 	for _, a := range addrs {
+		if given := s.take(a); len(given) > 0 {
+			all = append(all, given...)
+			continue
+		}
 		l, err := net.Listen("tcp", a)
 		if err != nil {
 			for _, open := range all {

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -210,3 +211,96 @@ func FuzzHeader(f *testing.F) {
 		}
 	})
 }
+
+// TestSocketsOfOneUnit shows which of the sockets that systemd gives without a name belong to which service.
+func TestSocketsOfOneUnit(t *testing.T) {
+	at := func(address string) net.Listener {
+		a, err := net.ResolveTCPAddr("tcp", address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return &idle{addr: a}
+	}
+	for _, tc := range []struct {
+		name  string
+		given string // the unit's name
+		bound []string
+		addrs []string // of the configuration
+		taken []string
+		left  []string
+	}{
+		{"a port of all addresses", "postroom.socket", []string{"[::]:25", "[::]:587"}, []string{":25"}, []string{"[::]:25"}, []string{"postroom.socket [::]:587"}},
+		{"both families apart", "postroom.socket", []string{"0.0.0.0:25", "[::]:25"}, []string{":25"}, []string{"0.0.0.0:25", "[::]:25"}, nil},
+		{"one address", "postroom.socket", []string{"192.0.2.1:25", "192.0.2.2:25"}, []string{"192.0.2.2:25"}, []string{"192.0.2.2:25"}, []string{"postroom.socket 192.0.2.1:25"}},
+		{"one address is not all", "postroom.socket", []string{"192.0.2.1:25"}, []string{":0"}, nil, []string{"postroom.socket 192.0.2.1:25"}},
+		{"its name", "smtp", []string{"[::]:2525"}, []string{":25"}, []string{"[::]:2525"}, nil},
+		{"the name of another service", "pop3", []string{"192.0.2.1:0"}, nil, nil, []string{"pop3 192.0.2.1:0"}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			s := Sockets{}
+			for _, b := range tc.bound {
+				s[tc.given] = append(s[tc.given], at(b))
+			}
+			open, err := s.Open("smtp", tc.addrs)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var taken []string
+			for _, l := range open {
+				if _, ours := l.(*idle); ours {
+					taken = append(taken, l.Addr().String())
+				}
+				l.Close()
+			}
+			if left := s.Left(); !slices.Equal(taken, tc.taken) || !slices.Equal(left, tc.left) {
+				t.Errorf("took %q, left %q; want %q and %q", taken, left, tc.taken, tc.left)
+			}
+			if again := s.Left(); again != nil {
+				t.Errorf("still there: %q", again)
+			}
+		})
+	}
+}
+
+// idle is a listener that only has an address.
+type idle struct{ addr net.Addr }
+
+func (i *idle) Accept() (net.Conn, error) { return nil, net.ErrClosed }
+func (i *idle) Close() error              { return nil }
+func (i *idle) Addr() net.Addr            { return i.addr }
+
+// TestAccepting shows that a loop that has stopped accepting is noticed, and one that waits for ever is not taken for it.
+func TestAccepting(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		next := make(chan net.Conn)
+		l := Watch(&queued{next: next})
+		time.Sleep(time.Minute)
+		if l.Away() != time.Minute {
+			t.Errorf("before the first Accept: %s", l.Away())
+		}
+		accepted := make(chan net.Conn)
+		go func() {
+			c, _ := l.Accept()
+			accepted <- c
+		}()
+		synctest.Wait()
+		time.Sleep(time.Hour)
+		if l.Away() != 0 {
+			t.Errorf("while it waits: %s", l.Away())
+		}
+		next <- nil
+		<-accepted
+		time.Sleep(3 * time.Second)
+		if l.Away() != 3*time.Second {
+			t.Errorf("after it returned: %s", l.Away())
+		}
+	})
+}
+
+// queued is a listener that hands out what the test gives it.
+type queued struct {
+	idle
+	next chan net.Conn
+}
+
+func (q *queued) Accept() (net.Conn, error) { return <-q.next, nil }

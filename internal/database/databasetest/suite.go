@@ -8,6 +8,7 @@ import (
 	"sync"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/postroom/postroom/internal/database"
 )
@@ -43,6 +44,7 @@ func Run(t *testing.T, open func(t *testing.T) *database.DB) {
 		{"closed", (*suite).closed},
 		{"many writers", (*suite).manyWriters},
 		{"free space", (*suite).freeSpace},
+		{"alive", (*suite).alive},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -447,6 +449,41 @@ func (s *suite) manyWriters() {
 func (s *suite) freeSpace() {
 	if n, err := s.db.FreeSpace(); err != nil || n <= 0 {
 		s.Errorf("%d octets free, %v", n, err)
+	}
+}
+
+func (s *suite) alive() {
+	alive := func() error {
+		ctx, cancel := context.WithTimeout(s.Context(), time.Minute)
+		defer cancel()
+		return s.db.Alive(ctx)
+	}
+	if err := alive(); err != nil {
+		s.Error(err)
+	}
+	gate, done := make(chan struct{}), make(chan error, 1)
+	go func() {
+		done <- s.write(func(*database.Tx) error {
+			<-gate
+			return nil
+		})
+	}()
+	synctest.Wait()
+	if err := alive(); !errors.Is(err, context.DeadlineExceeded) {
+		s.Errorf("while a write never ends: %v", err)
+	}
+	close(gate)
+	if err := <-done; err != nil {
+		s.Error(err)
+	}
+	if err := alive(); err != nil {
+		s.Errorf("after it has ended: %v", err)
+	}
+	if err := s.db.Close(); err != nil {
+		s.Error(err)
+	}
+	if err := alive(); !errors.Is(err, database.ErrClosed) {
+		s.Errorf("after Close: %v", err)
 	}
 }
 

@@ -1,0 +1,53 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"os"
+
+	"golang.org/x/term"
+)
+
+type backupCommand struct {
+	File string `arg:"" help:"The file to make, or - for standard output. It must not be there yet."`
+}
+
+// Run copies the database while the server runs. The file is made before root is given up: a backup usually goes where the
+// owner of the data directory may not write.
+func (c *backupCommand) Run(ctx context.Context, p *program) (err error) {
+	if c.File == "-" {
+		if f, ok := p.stdout.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
+			return usagef("a backup is no text for a terminal: send it into a file or a program")
+		}
+		return p.withStores(ctx, func(s *stores) error {
+			_, err := s.db.Backup(ctx, p.stdout)
+			return err
+		})
+	}
+	f, err := os.OpenFile(c.File, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	switch {
+	case errors.Is(err, fs.ErrExist):
+		return nof("%s is there already, and no backup is written over another: give another name", c.File)
+	case err != nil:
+		return err
+	}
+	kept := false
+	defer func() {
+		if err = errors.Join(err, f.Close()); !kept {
+			err = errors.Join(err, os.Remove(c.File))
+		}
+	}()
+	return p.withStores(ctx, func(s *stores) error {
+		octets, err := s.db.Backup(ctx, f)
+		if err == nil {
+			err = f.Sync()
+		}
+		if err != nil {
+			return err
+		}
+		kept = true
+		p.say("%s has everything but the keys (%s). Keep a copy of secret.key from data_dir elsewhere: without it the signing keys cannot be opened.", c.File, size(octets))
+		return nil
+	})
+}
