@@ -149,7 +149,7 @@ func TestSetup(t *testing.T) {
 			}
 			for _, want := range []string{
 				"mail.example.org. 3600 IN A 192.0.2.5\n", "mail.example.org. 3600 IN AAAA 2001:db8::5\n", "example.org. 3600 IN MX 10 mail.example.org.\n",
-				"example.org. 3600 IN TXT \"v=spf1 mx -all\"\n", "_dmarc.example.org. 3600 IN TXT \"v=DMARC1; p=none\"\n", "._domainkey.example.org. 3600 IN TXT \"v=DKIM1; k=ed25519; p=",
+				"example.org. 3600 IN TXT \"v=spf1 ip4:192.0.2.5 ip6:2001:db8::5 mx ~all\"\n", "_dmarc.example.org. 3600 IN TXT \"v=DMARC1; p=none; rua=mailto:postmaster@example.org\"\n", "._domainkey.example.org. 3600 IN TXT \"v=DKIM1; k=ed25519; p=",
 			} {
 				if !strings.Contains(r.stdout, want) {
 					t.Errorf("lacks %q:\n%s", want, r.stdout)
