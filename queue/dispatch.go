@@ -53,9 +53,8 @@ type dispatcher struct {
 	stop    context.CancelFunc
 
 	turns     line
-	named     []turn // those of the last tick
-	odd       bool   // the round is asked before the turns
-	dueUntil  int64  // what has become due until then has got its turn
+	odd       bool  // the round is asked before the turns
+	dueUntil  int64 // what has become due until then has got its turn
 	lastRound time.Time
 	again     bool // something changed since the round began
 	inRound   bool // the round has not seen all
@@ -195,14 +194,13 @@ func (d *dispatcher) collect() {
 	}
 }
 
-// added takes over the turns of new letters. Those of the last time are looked at once more: a letter names its turn while it is
-// being written, and there is a tick after each write, so that one that was named too early is there at the next tick.
+// added takes over the turns of new letters.
 func (d *dispatcher) added() {
 	named, overflow := d.q.fresh.take()
-	for _, t := range append(d.named, named...) {
+	for _, t := range named {
 		d.push(t)
 	}
-	d.named, d.again = named, d.again || overflow
+	d.again = d.again || overflow
 }
 
 // due gives those their turn whose time has come, and begins a round now and then, which finds what the rest of this file forgets.

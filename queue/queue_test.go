@@ -748,26 +748,28 @@ func TestHold(t *testing.T) {
 	})
 }
 
-// TestNamedTooEarly: a turn that is named before its letter is there is looked at again after the next write.
-func TestNamedTooEarly(t *testing.T) {
-	q, err := New(Options{Hostname: "mail.example.org", DB: databasetest.Open(t), Store: &world{}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	d := newDispatcher(t.Context(), q)
-	d.again = false
-	one := turn{"one.example", "example.org"}
-	q.fresh.add(one)
-	for i, want := range []int{1, 1, 0} {
-		d.added()
-		if len(d.turns.order) != want || d.again {
-			t.Errorf("tick %d: %v, want %d", i+1, d.turns.order, want)
+// TestNamed: a new letter's turn is named once the letter is there, and not if it does not come to that.
+func TestNamed(t *testing.T) {
+	w := newWorld(t, Options{})
+	l := Letter{ID: message.NewID(), From: path("<anna@example.org>"), Account: 1, Created: time.Now()}
+	for _, failed := range []error{errors.New("it does not come to that"), nil} {
+		err := w.db.Write(t.Context(), func(tx *database.Tx) error {
+			err := w.q.Add(tx, l, 1, to("zoe@one.example"))
+			if early, _ := w.q.fresh.take(); len(early) > 0 {
+				t.Errorf("%v is named before it is there", early)
+			}
+			return errors.Join(err, failed)
+		})
+		if !errors.Is(err, failed) {
+			t.Fatal(err)
 		}
-		d.turns = line{}
+		if named, overflow := w.q.fresh.take(); len(named) != 1 && failed == nil || len(named) > 0 && failed != nil || overflow {
+			t.Errorf("named %v, %v where the write ended with %v", named, overflow, failed)
+		}
 	}
-	for i := range maxFresh + 1 {
-		q.fresh.add(turn{fmt.Sprint(i), ""})
-	}
+	w.q.fresh.add(make([]turn, maxFresh+1))
+	d := newDispatcher(t.Context(), w.q)
+	d.again = false
 	if d.added(); !d.again {
 		t.Error("more than are remembered, and no round")
 	}

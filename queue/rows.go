@@ -72,6 +72,7 @@ func (q *Queue) Add(tx *database.Tx, l Letter, blob int64, to []Recipient) error
 	if err != nil {
 		return fmt.Errorf("queue: add %s: %w", l.ID, err)
 	}
+	var turns []turn
 	for _, r := range to {
 		t := turn{r.To.Address.Domain.ASCII(), l.From.Address.Domain.ASCII()}
 		_, err := tx.Exec(`INSERT INTO queue_recipients (letter_id, recipient, domain, sender, notify, original, state, attempts, next, delay_told, reason)
@@ -79,9 +80,10 @@ func (q *Queue) Add(tx *database.Tx, l Letter, blob int64, to []Recipient) error
 		if err != nil {
 			return fmt.Errorf("queue: add %s: %w", l.ID, err)
 		}
-		q.fresh.add(t)
+		turns = append(turns, t)
 	}
-	return tx.Tell(additions)
+	named := tx.Then(func() { q.fresh.add(turns) }) // not before it is there: it could be looked for in vain
+	return errors.Join(named, tx.Tell(additions))
 }
 
 // parsePath reads what Path.String wrote.

@@ -19,14 +19,12 @@ type fresh struct {
 	overflow bool // there were more
 }
 
-func (f *fresh) add(t turn) {
+func (f *fresh) add(turns []turn) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if len(f.turns) >= maxFresh {
-		f.overflow = true
-		return
-	}
-	f.turns = append(f.turns, t)
+	room := maxFresh - len(f.turns)
+	f.overflow = f.overflow || len(turns) > room
+	f.turns = append(f.turns, turns[:min(len(turns), room)]...)
 }
 
 func (f *fresh) take() (turns []turn, overflow bool) {

@@ -78,6 +78,11 @@ func (w *writer) commit(kept, failed []*write) {
 		return
 	}
 	w.stopErasing()
+	for _, m := range kept {
+		for _, fn := range m.then {
+			fn()
+		}
+	}
 	w.watchers.notify(raised) // before the answers: whoever has one finds the tick there
 	w.watchers.tell(kept)
 	w.answer(kept, nil)

@@ -318,6 +318,26 @@ func group(t *testing.T, db *DB, fns ...func(*Tx) error) []error {
 	return errs
 }
 
+// TestThen: what is to be done once a write is kept is done once, though the group was run again for a neighbour that failed.
+func TestThen(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		db := open(t, t.TempDir())
+		var done []string
+		then := func(word string) func(*Tx) error {
+			return func(tx *Tx) error {
+				return errors.Join(tx.Then(func() { done = append(done, word) }), add(word)(tx))
+			}
+		}
+		group(t, db, then("a"), then("a"), then("b"))
+		if got := strings.Join(done, " "); got != "a b" || notes(t, db) != got {
+			t.Errorf("done %q, kept %q", got, notes(t, db))
+		}
+		if err := db.Read(t.Context(), func(tx *Tx) error { return tx.Then(func() {}) }); err == nil {
+			t.Error("a reading transaction has something to keep")
+		}
+	})
+}
+
 // TestDroppedTransaction: SQLite ends a transaction by itself after some errors, which a ROLLBACK of the function's own
 // looks like. Everybody else in the group is run again, and kept once.
 func TestDroppedTransaction(t *testing.T) {

@@ -19,6 +19,7 @@ type Tx struct {
 	err     error
 	raised  []string
 	told    []string
+	then    []func()
 	octets  int
 	reading bool
 }
@@ -98,6 +99,16 @@ func (tx *Tx) Tell(kind string) error {
 	if !slices.Contains(tx.told, kind) {
 		tx.told = append(tx.told, kind)
 	}
+	return tx.err
+}
+
+// Then runs fn once this transaction is kept, before Write returns and before those who Watch are told. It runs in the writer's goroutine:
+// all others wait for it.
+func (tx *Tx) Then(fn func()) error {
+	if tx.reading {
+		return tx.note(errors.New("database: Then in a reading transaction"))
+	}
+	tx.then = append(tx.then, fn)
 	return tx.err
 }
 

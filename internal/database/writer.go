@@ -46,6 +46,7 @@ type write struct {
 	panicked *Panic
 	raised   []string
 	told     []string
+	then     []func()
 }
 
 // Write runs fn in a transaction and returns nil only when its changes are on disk. Many writes share one commit, but each
@@ -249,7 +250,7 @@ func (w *writer) member(m *write, savepoint bool) (octets int, err error) {
 	}
 	tx := &Tx{ctx: w.ctx, conn: w.conn}
 	err = w.call(m, tx)
-	m.raised, m.told = tx.raised, tx.told
+	m.raised, m.told, m.then = tx.raised, tx.told, tx.then
 	switch {
 	case err != nil && breaksConnection(tx.err):
 		return tx.octets, errors.Join(errDropped, tx.err)
