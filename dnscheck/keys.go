@@ -148,14 +148,10 @@ func (k *Keys) Activate(ctx context.Context, domain addr.Domain) (seen []Sightin
 func published(seen []Sighting) (selectors []string) {
 	shown := map[string]bool{}
 	for _, s := range seen {
-		switch {
-		case s.Silent:
-			shown[s.Selector] = shown[s.Selector] // known, but not shown yet
-		case s.Err != nil:
+		if s.Err != nil && !s.Silent {
 			return nil
-		default:
-			shown[s.Selector] = true
 		}
+		shown[s.Selector] = shown[s.Selector] || !s.Silent
 	}
 	for selector, ok := range shown {
 		if !ok {
