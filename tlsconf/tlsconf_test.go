@@ -278,7 +278,8 @@ func TestOpenFails(t *testing.T) {
 		o    Options
 		want string
 	}{
-		{"no such source", Options{Source: "acme"}, "no certificate source"},
+		{"no such source", Options{Source: "x"}, "no certificate source"},
+		{"no challenge", Options{Source: "acme"}, "no way to prove names"},
 		{"no such file", Options{Source: "files", CertFile: dir + "/c", KeyFile: dir + "/k"}, "there is no file " + dir + "/c"},
 	} {
 		if _, err := Open(t.Context(), tc.o); err == nil || !strings.Contains(err.Error(), tc.want) {
