@@ -289,7 +289,7 @@ func TestACMEIssues(t *testing.T) {
 			o.ACME.Challenge = tc.challenge
 			tc.change(&o.ACME)
 			alerts := make(chan string, 10)
-			o.ACME.Alert = func(title, _ string) { alerts <- title }
+			o.ACME.Alert = func(_ context.Context, title, _ string) { alerts <- title }
 			s := openSource(t, o, tc.p)
 			store := tlsconf.NewStore(db, o.ACME.Sealer)
 			if tc.refused != "" {

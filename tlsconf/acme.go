@@ -41,7 +41,7 @@ type ACME struct {
 	DNS          DNS
 	Names        func(context.Context) ([]string, error)       // besides the host name; asked for every minute, and when NamesChanged ticks
 	NamesChanged func() (changed <-chan struct{}, stop func()) // such as database.DB.Watch
-	Alert        func(title, text string)                      // tells the operator what must be known
+	Alert        func(ctx context.Context, title, text string) // tells the operator what must be known
 
 	CA        string // letsencrypt, zerossl, google, or the URL of a directory; "" is the first
 	CARoots   *x509.CertPool
@@ -355,7 +355,7 @@ func (a *acmeSource) failed(ctx context.Context, r *row, why string, asked bool)
 	}
 	a.log.Warn("no new certificate", attributes...)
 	if a.Alert != nil && tells(r.failures, r.failed, time.Now(), left) {
-		a.Alert(title, text)
+		a.Alert(ctx, title, text)
 	}
 	return a.store.fail(ctx, r.name, why, next)
 }
