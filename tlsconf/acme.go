@@ -23,11 +23,25 @@ import (
 	"github.com/postroom/postroom/internal/resolve"
 )
 
+// Pace is how often things are looked at. What is zero is as usual.
+type Pace struct {
+	Round  time.Duration // what is due: a minute
+	Look   time.Duration // whether name servers show the record of a key to come: ten minutes
+	Margin time.Duration // waited beyond the TTL of records: a minute, since clocks differ and a cache may have asked in between
+}
+
+func (p *Pace) fill() {
+	for _, d := range []struct {
+		value *time.Duration
+		usual time.Duration
+	}{{&p.Round, time.Minute}, {&p.Look, 10 * time.Minute}, {&p.Margin, time.Minute}} {
+		if *d.value <= 0 {
+			*d.value = d.usual
+		}
+	}
+}
+
 const (
-	// roundInterval is how often it is looked what is due.
-	roundInterval = time.Minute
-	// rollInterval is how often the name servers are asked for the record of a key to come.
-	rollInterval = 10 * time.Minute
 	// maxOrders is how many orders are under way at once.
 	maxOrders = 3
 	// skipInterval is how soon a name that does not lead here is looked at again.
@@ -53,6 +67,7 @@ type ACME struct {
 	HTTPS     []string
 	Provider  Provider  // for dns-01
 	Ports     [2]uint16 // 80 and 443, where the authority reaches us elsewhere
+	Pace      Pace
 }
 
 // methods are those that can be used at all.
@@ -86,6 +101,7 @@ type acmeSource struct {
 	store    *Store
 	storage  *storage
 	issuers  *issuers
+	orders   orderer
 	prober   prober
 	served   atomic.Pointer[served]
 	wake     chan struct{} // a round now
@@ -98,8 +114,12 @@ type acmeSource struct {
 }
 
 func newACME(ctx context.Context, hostname string, o ACME, log *slog.Logger) (*acmeSource, error) {
+	host, err := addr.ParseDomain(hostname)
+	if err != nil {
+		return nil, fmt.Errorf("tls: the host name %q: %w", hostname, err)
+	}
 	a := &acmeSource{
-		ACME: o, hostname: hostname, log: log, store: NewStore(o.DB, o.Sealer), storage: newStorage(o.DB, o.Sealer),
+		ACME: o, hostname: host.ASCII(), log: log, store: NewStore(o.DB, o.Sealer), storage: newStorage(o.DB, o.Sealer),
 		prober: network{o.Ports[0], o.Ports[1]}, wake: make(chan struct{}, 1), busy: map[string]bool{}, looked: map[string]time.Time{},
 		slots: make(chan struct{}, maxOrders),
 	}
@@ -112,7 +132,9 @@ func newACME(ctx context.Context, hostname string, o ACME, log *slog.Logger) (*a
 	if _, err := a.load(ctx); err != nil {
 		return nil, err
 	}
+	a.Pace.fill()
 	a.issuers = newIssuers(&a.ACME, a.storage, newLibraryLog(log))
+	a.orders = a.issuers
 	return a, nil
 }
 
@@ -174,7 +196,7 @@ func (a *acmeSource) run(ctx context.Context) {
 		defer stop()
 		names = c
 	}
-	ticker := time.NewTicker(roundInterval)
+	ticker := time.NewTicker(a.Pace.Round)
 	defer ticker.Stop()
 	for {
 		a.round(ctx)
@@ -232,8 +254,8 @@ func (a *acmeSource) lookDue(r *row, now time.Time) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	last := a.looked[r.name]
-	over := !r.roll.seen.IsZero() && !now.Before(r.roll.seen.Add(r.roll.ttl+rollMargin))
-	if last.After(r.roll.made) && now.Sub(last) < rollInterval && !(over && now.Sub(last) >= roundInterval/2) {
+	over := !r.roll.seen.IsZero() && !now.Before(r.roll.seen.Add(r.roll.ttl+a.Pace.Margin))
+	if last.After(r.roll.made) && now.Sub(last) < a.Pace.Look && !(over && now.Sub(last) >= a.Pace.Round/2) {
 		return false
 	}
 	a.looked[r.name] = now
@@ -296,7 +318,7 @@ func (a *acmeSource) orderLocked(ctx context.Context, r *row) error {
 	case v.action == refuse:
 		return a.failed(ctx, r, v.why, false)
 	case v.action == tryOut:
-		if _, err := a.issuers.order(ctx, a.issuers.ca.staging, v.methods, r.name, r.key); err != nil {
+		if _, err := a.orders.order(ctx, a.issuers.ca.staging, v.methods, r.name, r.key); err != nil {
 			return a.failed(ctx, r, v.why+", and the staging authority could not either: "+because(err), true)
 		}
 	}
@@ -304,7 +326,7 @@ func (a *acmeSource) orderLocked(ctx context.Context, r *row) error {
 	if r.roll.use {
 		key = r.roll.key
 	}
-	chain, err := a.issuers.order(ctx, a.issuers.ca.directory, v.methods, r.name, key)
+	chain, err := a.orders.order(ctx, a.issuers.ca.directory, v.methods, r.name, key)
 	switch {
 	case ctx.Err() != nil:
 		return ctx.Err()
@@ -382,7 +404,7 @@ func (a *acmeSource) gather(ctx context.Context, name string) facts {
 	if f.addresses, f.noAddress = found.IPs, err; err != nil {
 		return f
 	}
-	if f.identities, f.noCA = a.issuers.identities(ctx); f.noCA != nil {
+	if f.identities, f.noCA = a.orders.identities(ctx); f.noCA != nil {
 		return f
 	}
 	f.caa, f.caaAt, f.noCAA = a.DNS.CAA(ctx, name)
@@ -445,7 +467,7 @@ func (a *acmeSource) lookAtRoll(ctx context.Context, r *row) {
 	if resolve.IsNotFound(err) {
 		said, err = nil, errors.New("the name is in no zone")
 	}
-	v := judgeRoll(r.roll, said, err, time.Now())
+	v := judgeRoll(r.roll, said, err, time.Now(), a.Pace.Margin)
 	if ctx.Err() != nil || v == r.roll {
 		return
 	}

@@ -64,6 +64,14 @@ const (
 	byDNS  method = "dns-01"
 )
 
+// orderer gets certificates.
+type orderer interface {
+	// order returns a chain in PEM for a name and a key.
+	order(ctx context.Context, directory string, methods []method, name string, key *ecdsa.PrivateKey) (string, error)
+	// identities are the names of the authority in CAA records.
+	identities(ctx context.Context) ([]string, error)
+}
+
 // issuers orders certificates: a library's issuer for each authority and set of methods.
 type issuers struct {
 	o       *ACME

@@ -9,13 +9,10 @@ import (
 	"github.com/postroom/postroom/internal/resolve"
 )
 
-// rollMargin is waited beyond the TTL: clocks differ, and a cache may have asked while the servers were brought up to date.
-const rollMargin = time.Minute
-
 // judgeRoll says how far the roll of a key is, from what the name servers say about the TLSA records of port 25. The next key is used
 // once every cache has forgotten the records that were there before its own (RFC 7671 section 8.1): whoever still knows the
 // older ones would refuse it.
-func judgeRoll(v roll, said []resolve.Testimony, failed error, now time.Time) roll {
+func judgeRoll(v roll, said []resolve.Testimony, failed error, now time.Time, margin time.Duration) roll {
 	if failed != nil {
 		v.note = "its name servers are not found: " + oneLine(failed.Error())
 		return v
@@ -46,7 +43,7 @@ func judgeRoll(v roll, said []resolve.Testimony, failed error, now time.Time) ro
 		v.seen = now
 		fallthrough
 	default:
-		until := v.seen.Add(v.ttl + rollMargin)
+		until := v.seen.Add(v.ttl + margin)
 		v.use, v.note = !now.Before(until), "the TLSA records before it are forgotten after "+until.UTC().Format(time.RFC3339)
 	}
 	return v

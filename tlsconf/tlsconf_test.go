@@ -279,7 +279,7 @@ func TestOpenFails(t *testing.T) {
 		want string
 	}{
 		{"no such source", Options{Source: "x"}, "no certificate source"},
-		{"no challenge", Options{Source: "acme"}, "no way to prove names"},
+		{"no challenge", Options{Source: "acme", Hostname: "mail.example.org"}, "no way to prove names"},
 		{"no such file", Options{Source: "files", CertFile: dir + "/c", KeyFile: dir + "/k"}, "there is no file " + dir + "/c"},
 	} {
 		if _, err := Open(t.Context(), tc.o); err == nil || !strings.Contains(err.Error(), tc.want) {

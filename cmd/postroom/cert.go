@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/postroom/postroom/internal/addr"
 	"github.com/postroom/postroom/internal/config"
 	"github.com/postroom/postroom/internal/database"
 	"github.com/postroom/postroom/tlsconf"
@@ -215,7 +216,11 @@ type certRoll struct {
 // Run makes the next key, and prints the records that port 25 needs.
 func (c *certRoll) Run(ctx context.Context, p *program) error {
 	return p.withCertificates(ctx, func(configured *config.Config, _ *stores, certificates *tlsconf.Store) error {
-		name := configured.Hostname
+		host, err := addr.ParseDomain(configured.Hostname)
+		if err != nil {
+			return err // the configuration was checked
+		}
+		name := host.ASCII()
 		if !c.Name.IsZero() {
 			name = c.Name.ASCII()
 		}
