@@ -369,25 +369,26 @@ func (a *acmeSource) failed(ctx context.Context, r *row, why string, asked bool)
 	text := fmt.Sprintf("%s\n\nThe next try is at %s. `postroom cert list` shows how it stands, and `postroom cert renew %s` tries at once.",
 		why, next.UTC().Format(time.RFC1123), r.name)
 	title := "No certificate for " + r.name
-	left := time.Duration(0)
+	var expires time.Time
 	if r.cert != nil {
-		left = time.Until(r.cert.Leaf.NotAfter)
-		attributes = append(attributes, "expires", r.cert.Leaf.NotAfter)
-		title = fmt.Sprintf("The certificate of %s is not renewed, and ends in %d days", r.name, max(0, int(left/(24*time.Hour))))
+		expires = r.cert.Leaf.NotAfter
+		attributes = append(attributes, "expires", expires)
+		title = fmt.Sprintf("The certificate of %s is not renewed, and ends in %d days", r.name, max(0, int(time.Until(expires)/(24*time.Hour))))
 	}
 	a.log.Warn("no new certificate", attributes...)
-	if a.Alert != nil && tells(r.failures, r.failed, time.Now(), left) {
+	if a.Alert != nil && tells(r.failures, r.failed, time.Now(), expires) {
 		a.Alert(ctx, title, text)
 	}
 	return a.store.fail(ctx, r.name, why, next)
 }
 
 // tells decides whether the operator is told of a failure: of the first in a row, and when 14, 7, 3 and 1 days and none are left.
-func tells(before int, last, now time.Time, left time.Duration) bool {
-	if before == 0 {
-		return true
+// Where there is no certificate (a zero time) the first is all.
+func tells(before int, last, now, expires time.Time) bool {
+	if before == 0 || expires.IsZero() {
+		return before == 0
 	}
-	then := left + now.Sub(last)
+	then, left := expires.Sub(last), expires.Sub(now)
 	for _, days := range [...]int{14, 7, 3, 1, 0} {
 		mark := time.Duration(days) * 24 * time.Hour
 		if then > mark && left <= mark {

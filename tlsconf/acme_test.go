@@ -1,0 +1,371 @@
+package tlsconf
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/hex"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"math/big"
+	"net/http"
+	"net/http/httptest"
+	"net/netip"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/postroom/postroom/internal/dane"
+	"github.com/postroom/postroom/internal/database"
+	"github.com/postroom/postroom/internal/database/databasetest"
+	"github.com/postroom/postroom/internal/resolve"
+	"github.com/postroom/postroom/internal/resolve/zone"
+)
+
+// fakeCA issues in no time: it is the authority, its staging and the network between, in a bubble.
+type fakeCA struct {
+	key      *ecdsa.PrivateKey
+	lifetime time.Duration
+
+	mu     sync.Mutex // guards what follows
+	orders []string   // directory and name
+	fails  map[string]error
+	serial int64
+}
+
+func (f *fakeCA) order(_ context.Context, directory string, _ []method, name string, key *ecdsa.PrivateKey) (string, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.orders = append(f.orders, directory+" "+name)
+	if err := f.fails[directory]; err != nil {
+		return "", err
+	}
+	f.serial++
+	template := &x509.Certificate{SerialNumber: big.NewInt(f.serial), DNSNames: []string{name}, NotBefore: time.Now(), NotAfter: time.Now().Add(f.lifetime)}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), f.key)
+	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})), err
+}
+
+func (f *fakeCA) identities(context.Context) ([]string, error) { return []string{"ca.example"}, nil }
+
+func (f *fakeCA) fail(directory string, err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.fails = map[string]error{directory: err}
+}
+
+// asked returns the orders since the last call.
+func (f *fakeCA) asked() (all []string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	all, f.orders = f.orders, nil
+	return all
+}
+
+// Probe reaches what is not marked as silent.
+func (w *world) Probe(_ context.Context, _ method, _ string, ip netip.Addr, _ string) reach {
+	if w.silent[ip] {
+		return reach{err: "no answer in time"}
+	}
+	return reach{here: true}
+}
+
+// world is all around a source, in a bubble.
+type world struct {
+	ca     *fakeCA
+	zone   *zone.Zone
+	dns    *resolve.Resolver
+	db     *database.DB
+	silent map[netip.Addr]bool
+	told   []string
+	names  []string
+}
+
+const testHost = "mail.example.org"
+
+func newWorld(t *testing.T) *world {
+	w := &world{
+		ca: &fakeCA{key: testKey(t), lifetime: lifetime}, db: databasetest.Open(t), silent: map[netip.Addr]bool{},
+		zone: zone.MustParse(`
+			example.org. 60 IN SOA ns1.example.org. hostmaster.example.org. 1 60 60 60 60
+			example.org. 60 IN NS ns1.example.org.
+			ns1.example.org. 60 IN A 192.0.2.53
+			mail.example.org. 60 IN A 192.0.2.1`),
+	}
+	w.dns = w.resolver(t)
+	return w
+}
+
+func (w *world) resolver(t *testing.T) *resolve.Resolver {
+	r, err := resolve.New(resolve.Options{Servers: []netip.AddrPort{netip.MustParseAddrPort("192.0.2.53:53")}, Exchange: w.zone})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(r.Close)
+	return r
+}
+
+// open opens a source that orders at the fake authority.
+func (w *world) open(t *testing.T) *Source {
+	t.Helper()
+	s := &Source{log: slog.New(slog.DiscardHandler)}
+	o := ACME{
+		DB: w.db, Sealer: sealer(t), DNS: w.dns, HTTP: []string{":80"},
+		Names: func(context.Context) ([]string, error) { return w.names, nil },
+		Alert: func(_ context.Context, title, _ string) { w.told = append(w.told, title) },
+	}
+	a, err := newACME(t.Context(), testHost, o, s.log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a.orders, a.prober, s.acme = w.ca, w, a
+	ctx, cancel := context.WithCancel(t.Context())
+	s.cancel = cancel
+	s.running.Go(func() { a.run(ctx) })
+	return s
+}
+
+func (w *world) status(t *testing.T, name string) Status {
+	t.Helper()
+	all, err := NewStore(w.db, sealer(t)).List(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range all {
+		if s.Name == name {
+			return s
+		}
+	}
+	t.Fatalf("%s is not listed", name)
+	return Status{}
+}
+
+// in runs a test in a bubble, with a source that is closed at its end.
+func in(t *testing.T, prepare func(*world), test func(t *testing.T, w *world, s *Source)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		prepare(w)
+		s := w.open(t)
+		defer s.Close()
+		synctest.Wait()
+		test(t, w, s)
+	})
+}
+
+// lifetime of certificates here: the database looks for changes of others twice a second, so that months would take minutes.
+const lifetime = 9 * time.Hour
+
+// TestLife follows a certificate for two days: renewed in time, always with the same key, and nobody is ever told anything.
+func TestLife(t *testing.T) {
+	in(t, func(*world) {}, func(t *testing.T, w *world, s *Source) {
+		first := w.status(t, testHost)
+		for range 48 {
+			time.Sleep(time.Hour)
+			synctest.Wait()
+			if left := time.Until(s.Expires()); left < lifetime/3-time.Minute {
+				t.Fatalf("%v left", left)
+			}
+		}
+		last := w.status(t, testHost)
+		if last.Keys[0].ID() != first.Keys[0].ID() {
+			t.Error("the key changed")
+		}
+		if n := len(w.ca.asked()); n != 9 {
+			t.Errorf("%d orders in two days", n)
+		}
+		if len(w.told) > 0 {
+			t.Errorf("told %q", w.told)
+		}
+	})
+}
+
+// TestFails follows a renewal that fails: told at the first failure, tried again more and more slowly, told again when the certificate has
+// ended, served all the time, and well again once the authority is.
+func TestFails(t *testing.T) {
+	in(t, func(*world) {}, func(t *testing.T, w *world, s *Source) {
+		w.ca.asked()
+		w.ca.fail(authorityOf("").directory, errors.New("out of paper"))
+		time.Sleep(7 * time.Hour)
+		synctest.Wait()
+		got := w.status(t, testHost)
+		if got.State != Failed || got.Reason != "out of paper" || got.Failures != 3 || !got.Next.After(time.Now()) || len(w.told) != 1 {
+			t.Errorf("%+v, told %q", got, w.told)
+		}
+		time.Sleep(12 * time.Hour)
+		synctest.Wait()
+		if n := len(w.ca.asked()); n != 6 || len(w.told) != 2 || w.told[1] != "The certificate of mail.example.org is not renewed, and ends in 0 days" {
+			t.Errorf("%d orders, told %q", n, w.told)
+		}
+		if !s.Ready() {
+			t.Error("the old certificate is not served on")
+		}
+		w.ca.fail("", nil)
+		time.Sleep(6 * time.Hour)
+		synctest.Wait()
+		if got := w.status(t, testHost); got.State != Good || got.Failures != 0 || time.Until(s.Expires()) < lifetime/3 {
+			t.Errorf("not mended: %+v", got)
+		}
+	})
+}
+
+// TestStagingFirst shows that the authority that counts is not asked before somebody else has reached us.
+func TestStagingFirst(t *testing.T) {
+	le := authorityOf("")
+	in(t, func(w *world) {
+		w.silent[netip.MustParseAddr("192.0.2.1")] = true
+		w.ca.fail(le.staging, errors.New("timeout during connect"))
+	}, func(t *testing.T, w *world, s *Source) {
+		got := w.status(t, testHost)
+		if asked := w.ca.asked(); fmt.Sprint(asked) != "["+le.staging+" "+testHost+"]" {
+			t.Errorf("asked %v", asked)
+		}
+		if want := "port 80 of 192.0.2.1, an address of mail.example.org, cannot be reached from here (no answer in time), and the staging authority could not either: timeout during connect"; got.Reason != want || len(w.told) != 1 || w.told[0] != "No certificate for mail.example.org" {
+			t.Errorf("%+v, told %q", got, w.told)
+		}
+		w.ca.fail("", nil)
+		time.Sleep(time.Hour)
+		synctest.Wait()
+		if asked := w.ca.asked(); fmt.Sprint(asked) != "["+le.staging+" "+testHost+" "+le.directory+" "+testHost+"]" || !s.Ready() {
+			t.Errorf("asked %v", asked)
+		}
+	})
+}
+
+// TestNames shows which names get certificates: those that lead here, as domains come and go.
+func TestNames(t *testing.T) {
+	in(t, func(w *world) { w.names = []string{"MTA-STS.example.org", "autoconfig.example.org"} }, func(t *testing.T, w *world, s *Source) {
+		if got := w.status(t, "mta-sts.example.org"); got.State != Skipped || got.Reason != "mta-sts.example.org is not in the DNS" || len(w.told) > 0 {
+			t.Errorf("%+v, told %q", got, w.told)
+		}
+		if err := w.zone.Add("mta-sts.example.org. 60 IN A 192.0.2.1"); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(skipInterval + 2*time.Minute)
+		synctest.Wait()
+		if got := w.status(t, "mta-sts.example.org"); got.State != Good {
+			t.Errorf("%+v", got)
+		}
+		for asked, want := range map[string]string{"mta-sts.example.org": "mta-sts.example.org", "MTA-STS.Example.ORG.": "mta-sts.example.org", "": testHost, "autoconfig.example.org": testHost, "x.example": testHost} {
+			c, err := s.getCertificate(&tls.ClientHelloInfo{ServerName: asked})
+			if err != nil || c.Leaf.DNSNames[0] != want {
+				t.Errorf("asked for %q: %v, %v", asked, c, err)
+			}
+		}
+		w.names = nil
+		time.Sleep(2 * time.Minute)
+		if c, err := s.getCertificate(&tls.ClientHelloInfo{ServerName: "mta-sts.example.org"}); err != nil || c.Leaf.DNSNames[0] != testHost {
+			t.Errorf("a name that is gone: %v, %v", c, err)
+		}
+	})
+}
+
+// TestNoCertificate shows what each kind of port does before there is one.
+func TestNoCertificate(t *testing.T) {
+	in(t, func(w *world) { w.zone.Remove(testHost) }, func(t *testing.T, w *world, s *Source) {
+		if got := w.status(t, testHost); s.Ready() || got.State != Failed || !strings.Contains(got.Reason, "has no address in the DNS") || len(w.ca.asked()) > 0 {
+			t.Errorf("ready %t, %+v", s.Ready(), got)
+		}
+		for name, c := range map[string]*tls.Config{"logins": s.ForLogins(), "https": s.ForHTTPS()} {
+			if got, err := c.GetCertificate(&tls.ClientHelloInfo{ServerName: testHost}); !errors.Is(err, ErrNoCertificate) {
+				t.Errorf("%s shows %v, %v", name, got, err)
+			}
+		}
+		made, err := s.ForMX().GetCertificate(&tls.ClientHelloInfo{ServerName: testHost})
+		keys, keysErr := s.Keys(t.Context())
+		if err != nil || keysErr != nil || dane.Verify([]*x509.Certificate{made.Leaf}, []dane.TLSA{keys[0].TLSA}, nil, time.Now()) != dane.Verified {
+			t.Errorf("port 25 shows %v, %v", made, err)
+		}
+	})
+}
+
+// TestRollsUnderDANE rolls the key three times and renews in between, while a sender validates every minute with what its cache has.
+func TestRollsUnderDANE(t *testing.T) {
+	in(t, func(*world) {}, func(t *testing.T, w *world, s *Source) {
+		const record = "_25._tcp.mail.example.org"
+		store := NewStore(w.db, sealer(t))
+		sender := w.resolver(t)
+		publish := func(keys []Key) {
+			w.zone.Remove(record)
+			for _, k := range keys {
+				if err := w.zone.Add(fmt.Sprintf("%s. 3600 IN TLSA 3 1 1 %s", record, hex.EncodeToString(k.TLSA.Data))); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		validations := 0
+		pass := func(d time.Duration) {
+			for end := time.Now().Add(d); time.Now().Before(end); time.Sleep(time.Minute) {
+				known, _, err := sender.TLSA(t.Context(), record)
+				if err != nil {
+					t.Fatal(err)
+				}
+				var records []dane.TLSA
+				for _, k := range known {
+					records = append(records, dane.TLSA(k))
+				}
+				c, err := s.getForMX(&tls.ClientHelloInfo{ServerName: testHost})
+				if err != nil || dane.Verify([]*x509.Certificate{c.Leaf}, records, nil, time.Now()) != dane.Verified {
+					t.Fatalf("at %v DANE fails, %v", time.Now(), err)
+				}
+				validations++
+			}
+		}
+		for range 3 {
+			old := w.status(t, testHost).Keys
+			publish(old)
+			pass(4 * time.Hour)
+			if made, err := store.Roll(t.Context(), testHost); err != nil || !made {
+				t.Fatal(made, err)
+			}
+			pass(time.Hour)
+			rolling := w.status(t, testHost)
+			if len(rolling.Keys) != 2 || rolling.Keys[0].ID() != old[0].ID() || !strings.Contains(rolling.Roll, "does not show") {
+				t.Fatalf("%+v", rolling)
+			}
+			publish(rolling.Keys)
+			pass(30 * time.Minute)
+			if len(w.status(t, testHost).Keys) != 2 {
+				t.Error("used while the old records are remembered")
+			}
+			pass(2 * time.Hour)
+			rolled := w.status(t, testHost)
+			if len(rolled.Keys) != 1 || rolled.Keys[0].ID() != rolling.Keys[1].ID() {
+				t.Fatalf("not used: %+v", rolled)
+			}
+		}
+		t.Logf("%d validations, %d orders", validations, len(w.ca.asked()))
+	})
+}
+
+// TestChallenges shows what the handler of port 80 answers itself, and that the rest passes.
+func TestChallenges(t *testing.T) {
+	in(t, func(*world) {}, func(t *testing.T, _ *world, s *Source) {
+		if err := s.acme.storage.Store(t.Context(), probeAsset(testHost), []byte("NONCE")); err != nil {
+			t.Fatal(err)
+		}
+		next := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "next") })
+		for _, tc := range []struct{ host, path, want string }{
+			{testHost, challengePath + probePrefix + "NONCE", "NONCE"},
+			{testHost + ":80", challengePath + probePrefix + "NONCE", "NONCE"},
+			{testHost, challengePath + probePrefix + "OTHER", "next"},
+			{"other.example", challengePath + probePrefix + "NONCE", "next"},
+			{testHost, challengePath + "token", "next"},
+			{testHost, "/", "next"},
+		} {
+			r := httptest.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+tc.host+tc.path, nil)
+			w := httptest.NewRecorder()
+			s.Challenges(next).ServeHTTP(w, r)
+			if w.Body.String() != tc.want {
+				t.Errorf("%s%s: %q, want %q", tc.host, tc.path, w.Body.String(), tc.want)
+			}
+		}
+	})
+}
