@@ -27,7 +27,7 @@ func (r *Resolver) CAA(ctx context.Context, name string) (records []CAA, at stri
 		}
 		for _, rr := range a.Records {
 			if caa, ok := rr.(*dns.CAA); ok {
-				records = append(records, CAA{caa.Flag&1<<7 != 0, strings.ToLower(caa.Tag), unescape(caa.Value)})
+				records = append(records, CAA{caa.Flag&(1<<7) != 0, strings.ToLower(caa.Tag), unescape(caa.Value)})
 			}
 		}
 		return records, at, nil
