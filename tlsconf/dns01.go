@@ -2,6 +2,7 @@ package tlsconf
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"sync"
@@ -90,8 +91,8 @@ func (s *dnsSolver) Present(ctx context.Context, c acme.Challenge) error {
 	return nil
 }
 
-// Wait waits until all name servers that answer show the record. Where they are not found the authority may try: it is not our resolver
-// that has to know.
+// Wait waits until all name servers that answer show the record. Where they are not found, or none of them answers us, the authority may
+// try: it is not we who have to see it.
 func (s *dnsSolver) Wait(ctx context.Context, c acme.Challenge) error {
 	name, err := s.dns.Alias(ctx, c.DNS01TXTRecordName())
 	if err != nil {
@@ -101,22 +102,29 @@ func (s *dnsSolver) Wait(ctx context.Context, c acme.Challenge) error {
 	defer cancel()
 	ticker := time.NewTicker(propagationPoll)
 	defer ticker.Stop()
-	for {
+	for heard := false; ; {
 		said, err := s.dns.AuthoritativeTXT(ctx, name)
-		if ctx.Err() == nil && (err != nil || shown(said, c.DNS01KeyAuthorization())) {
+		if ctx.Err() == nil && err != nil {
 			return nil
 		}
+		answered, all := shown(said, c.DNS01KeyAuthorization())
+		if all {
+			return nil
+		}
+		heard = heard || answered
 		select {
 		case <-ctx.Done():
+			if !heard && errors.Is(ctx.Err(), context.DeadlineExceeded) {
+				return nil
+			}
 			return context.Cause(ctx)
 		case <-ticker.C:
 		}
 	}
 }
 
-// shown tells whether all servers that answered have the text.
-func shown(said []resolve.Testimony, text string) bool {
-	answered := false
+// shown tells whether any server answered, and whether all that did have the text.
+func shown(said []resolve.Testimony, text string) (answered, all bool) {
 	for _, t := range said {
 		if resolve.IsTemporary(t.Err) {
 			continue
@@ -127,10 +135,10 @@ func shown(said []resolve.Testimony, text string) bool {
 			found = found || txt == text
 		}
 		if !found {
-			return false
+			return true, false
 		}
 	}
-	return answered
+	return answered, answered
 }
 
 // CleanUp removes the record, also where the order was given up.

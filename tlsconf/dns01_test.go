@@ -189,7 +189,7 @@ func TestDNSSolver(t *testing.T) {
 		{"later", &oneZone{delay: 31 * time.Second}, "_acme-challenge.mail.example.org", 32 * time.Second, ""},
 		{"behind an alias", &oneZone{alias: "x.acme.example.org"}, "x.acme.example.org", 0, ""},
 		{"never", &oneZone{delay: time.Hour}, "_acme-challenge.mail.example.org", maxPropagation, "not all name servers of _acme-challenge.mail.example.org show"},
-		{"nobody answers", &oneZone{mute: true}, "_acme-challenge.mail.example.org", maxPropagation, "not all name servers"},
+		{"nobody answers", &oneZone{mute: true}, "_acme-challenge.mail.example.org", maxPropagation, ""},
 		{"servers not found", &oneZone{lost: errors.New("no")}, "_acme-challenge.mail.example.org", 0, ""},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
