@@ -44,6 +44,9 @@ var authorities = map[string]authority{
 	"google":      {certmagic.GoogleTrustProductionCA, "", []string{"pki.goog"}}, // its staging wants another external account
 }
 
+// Identities are the names that CAA records know an authority by, which is named as in ACME.CA; none where they are not known.
+func Identities(ca string) []string { return authorityOf(ca).caa }
+
 func authorityOf(ca string) authority {
 	if ca == "" {
 		ca = "letsencrypt"

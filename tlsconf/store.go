@@ -46,6 +46,11 @@ type Key struct {
 // ID names a key for people: the first octets of its digest.
 func (k Key) ID() string { return hex.EncodeToString(k.TLSA.Data[:min(8, len(k.TLSA.Data))]) }
 
+// String is the record of the key without its name: RFC 6698 section 2.2.
+func (k Key) String() string {
+	return fmt.Sprintf("%d %d %d %x", k.TLSA.Usage, k.TLSA.Selector, k.TLSA.Matching, k.TLSA.Data)
+}
+
 // Status is what is known of the certificate of one name.
 type Status struct {
 	Name     string

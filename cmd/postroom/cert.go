@@ -62,7 +62,7 @@ func showCertificate(s tlsconf.Status, now time.Time) shownCertificate {
 		v.DaysLeft = &days
 	}
 	for _, k := range s.Keys {
-		v.TLSA = append(v.TLSA, tlsaText(k))
+		v.TLSA = append(v.TLSA, k.String())
 		if k.Next {
 			v.NextKey = k.ID()
 		} else {
@@ -83,11 +83,6 @@ func moment(t time.Time) *time.Time {
 // daysLeft counts whole days; a certificate that has ended has fewer than none.
 func daysLeft(expires, now time.Time) int {
 	return int(math.Floor(expires.Sub(now).Hours() / 24))
-}
-
-// tlsaText is the record of a key without its name: RFC 6698 section 2.2.
-func tlsaText(k tlsconf.Key) string {
-	return fmt.Sprintf("%d %d %d %x", k.TLSA.Usage, k.TLSA.Selector, k.TLSA.Matching, k.TLSA.Data)
 }
 
 type certList struct{ asJSON }
@@ -241,7 +236,7 @@ func (c *certRoll) Run(ctx context.Context, p *program) error {
 			p.say("%s has a next key already, which waits: `postroom cert list` says for what. Both records must be published.\n", name)
 		}
 		for _, k := range keys {
-			if _, err := fmt.Fprintf(p.stdout, "_25._tcp.%s. 3600 IN TLSA %s\n", name, tlsaText(k)); err != nil {
+			if _, err := fmt.Fprintf(p.stdout, "_25._tcp.%s. 3600 IN TLSA %s\n", name, k); err != nil {
 				return err
 			}
 		}
