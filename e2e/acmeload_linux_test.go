@@ -160,7 +160,7 @@ func (l *load) come(t *testing.T, visit func() error) {
 				return
 			}
 			l.done.Add(1)
-			time.Sleep(5 * time.Millisecond) // the machine is to be left some time for the authority
+			time.Sleep(15 * time.Millisecond) // the machine is to be left some time for the authority
 		}
 	})
 }

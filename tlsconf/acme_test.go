@@ -16,6 +16,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -84,8 +85,35 @@ type world struct {
 	dns    *resolve.Resolver
 	db     *database.DB
 	silent map[netip.Addr]bool
-	told   []string
-	names  []string
+
+	mu    sync.Mutex // guards what follows
+	names []string
+	alert []string
+}
+
+// told is what the operator was told.
+func (w *world) told() []string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return slices.Clone(w.alert)
+}
+
+func (w *world) tell(_ context.Context, title, _ string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.alert = append(w.alert, title)
+}
+
+func (w *world) setNames(names ...string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.names = names
+}
+
+func (w *world) listNames(context.Context) ([]string, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.names, nil
 }
 
 const testHost = "mail.example.org"
@@ -118,8 +146,8 @@ func (w *world) open(t *testing.T) *Source {
 	s := &Source{log: slog.New(slog.DiscardHandler)}
 	o := ACME{
 		DB: w.db, Sealer: sealer(t), DNS: w.dns, HTTP: []string{":80"},
-		Names: func(context.Context) ([]string, error) { return w.names, nil },
-		Alert: func(_ context.Context, title, _ string) { w.told = append(w.told, title) },
+		Names: w.listNames,
+		Alert: w.tell,
 	}
 	a, err := newACME(t.Context(), testHost, o, s.log)
 	if err != nil {
@@ -161,14 +189,14 @@ func in(t *testing.T, prepare func(*world), test func(t *testing.T, w *world, s 
 }
 
 // lifetime of certificates here: the database looks for changes of others twice a second, so that months would take minutes.
-const lifetime = 9 * time.Hour
+const lifetime = 3 * time.Hour
 
-// TestLife follows a certificate for two days: renewed in time, always with the same key, and nobody is ever told anything.
+// TestLife follows a certificate for 15 hours: renewed in time, always with the same key, and nobody is ever told anything.
 func TestLife(t *testing.T) {
 	in(t, func(*world) {}, func(t *testing.T, w *world, s *Source) {
 		first := w.status(t, testHost)
-		for range 48 {
-			time.Sleep(time.Hour)
+		for range 30 {
+			time.Sleep(30 * time.Minute)
 			synctest.Wait()
 			if left := time.Until(s.Expires()); left < lifetime/3-time.Minute {
 				t.Fatalf("%v left", left)
@@ -178,11 +206,11 @@ func TestLife(t *testing.T) {
 		if last.Keys[0].ID() != first.Keys[0].ID() {
 			t.Error("the key changed")
 		}
-		if n := len(w.ca.asked()); n != 9 {
-			t.Errorf("%d orders in two days", n)
+		if n := len(w.ca.asked()); n != 8 {
+			t.Errorf("%d orders in 15 hours", n)
 		}
-		if len(w.told) > 0 {
-			t.Errorf("told %q", w.told)
+		if len(w.told()) > 0 {
+			t.Errorf("told %q", w.told())
 		}
 	})
 }
@@ -193,22 +221,22 @@ func TestFails(t *testing.T) {
 	in(t, func(*world) {}, func(t *testing.T, w *world, s *Source) {
 		w.ca.asked()
 		w.ca.fail(authorityOf("").directory, errors.New("out of paper"))
-		time.Sleep(7 * time.Hour)
+		time.Sleep(2*time.Hour + 35*time.Minute)
 		synctest.Wait()
 		got := w.status(t, testHost)
-		if got.State != Failed || got.Reason != "out of paper" || got.Failures != 3 || !got.Next.After(time.Now()) || len(w.told) != 1 {
-			t.Errorf("%+v, told %q", got, w.told)
+		if got.State != Failed || got.Reason != "out of paper" || got.Failures != 2 || !got.Next.After(time.Now()) || len(w.told()) != 1 {
+			t.Errorf("%+v, told %q", got, w.told())
 		}
-		time.Sleep(12 * time.Hour)
+		time.Sleep(90 * time.Minute)
 		synctest.Wait()
-		if n := len(w.ca.asked()); n != 6 || len(w.told) != 2 || w.told[1] != "The certificate of mail.example.org is not renewed, and ends in 0 days" {
-			t.Errorf("%d orders, told %q", n, w.told)
+		if n := len(w.ca.asked()); n != 4 || len(w.told()) != 2 || w.told()[1] != "The certificate of mail.example.org is not renewed, and ends in 0 days" {
+			t.Errorf("%d orders, told %q", n, w.told())
 		}
 		if !s.Ready() {
 			t.Error("the old certificate is not served on")
 		}
 		w.ca.fail("", nil)
-		time.Sleep(6 * time.Hour)
+		time.Sleep(2 * time.Hour)
 		synctest.Wait()
 		if got := w.status(t, testHost); got.State != Good || got.Failures != 0 || time.Until(s.Expires()) < lifetime/3 {
 			t.Errorf("not mended: %+v", got)
@@ -227,8 +255,8 @@ func TestStagingFirst(t *testing.T) {
 		if asked := w.ca.asked(); fmt.Sprint(asked) != "["+le.staging+" "+testHost+"]" {
 			t.Errorf("asked %v", asked)
 		}
-		if want := "port 80 of 192.0.2.1, an address of mail.example.org, cannot be reached from here (no answer in time), and the staging authority could not either: timeout during connect"; got.Reason != want || len(w.told) != 1 || w.told[0] != "No certificate for mail.example.org" {
-			t.Errorf("%+v, told %q", got, w.told)
+		if want := "port 80 of 192.0.2.1, an address of mail.example.org, cannot be reached from here (no answer in time), and the staging authority could not either: timeout during connect"; got.Reason != want || len(w.told()) != 1 || w.told()[0] != "No certificate for mail.example.org" {
+			t.Errorf("%+v, told %q", got, w.told())
 		}
 		w.ca.fail("", nil)
 		time.Sleep(time.Hour)
@@ -241,9 +269,9 @@ func TestStagingFirst(t *testing.T) {
 
 // TestNames shows which names get certificates: those that lead here, as domains come and go.
 func TestNames(t *testing.T) {
-	in(t, func(w *world) { w.names = []string{"MTA-STS.example.org", "autoconfig.example.org"} }, func(t *testing.T, w *world, s *Source) {
-		if got := w.status(t, "mta-sts.example.org"); got.State != Skipped || got.Reason != "mta-sts.example.org is not in the DNS" || len(w.told) > 0 {
-			t.Errorf("%+v, told %q", got, w.told)
+	in(t, func(w *world) { w.setNames("MTA-STS.example.org", "autoconfig.example.org") }, func(t *testing.T, w *world, s *Source) {
+		if got := w.status(t, "mta-sts.example.org"); got.State != Skipped || got.Reason != "mta-sts.example.org is not in the DNS" || len(w.told()) > 0 {
+			t.Errorf("%+v, told %q", got, w.told())
 		}
 		if err := w.zone.Add("mta-sts.example.org. 60 IN A 192.0.2.1"); err != nil {
 			t.Fatal(err)
@@ -259,7 +287,7 @@ func TestNames(t *testing.T) {
 				t.Errorf("asked for %q: %v, %v", asked, c, err)
 			}
 		}
-		w.names = nil
+		w.setNames()
 		time.Sleep(2 * time.Minute)
 		if c, err := s.getCertificate(&tls.ClientHelloInfo{ServerName: "mta-sts.example.org"}); err != nil || c.Leaf.DNSNames[0] != testHost {
 			t.Errorf("a name that is gone: %v, %v", c, err)
@@ -295,7 +323,7 @@ func TestRollsUnderDANE(t *testing.T) {
 		publish := func(keys []Key) {
 			w.zone.Remove(record)
 			for _, k := range keys {
-				if err := w.zone.Add(fmt.Sprintf("%s. 3600 IN TLSA 3 1 1 %s", record, hex.EncodeToString(k.TLSA.Data))); err != nil {
+				if err := w.zone.Add(fmt.Sprintf("%s. 600 IN TLSA 3 1 1 %s", record, hex.EncodeToString(k.TLSA.Data))); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -321,21 +349,21 @@ func TestRollsUnderDANE(t *testing.T) {
 		for range 3 {
 			old := w.status(t, testHost).Keys
 			publish(old)
-			pass(4 * time.Hour)
+			pass(2 * time.Hour)
 			if made, err := store.Roll(t.Context(), testHost); err != nil || !made {
 				t.Fatal(made, err)
 			}
-			pass(time.Hour)
+			pass(30 * time.Minute)
 			rolling := w.status(t, testHost)
 			if len(rolling.Keys) != 2 || rolling.Keys[0].ID() != old[0].ID() || !strings.Contains(rolling.Roll, "does not show") {
 				t.Fatalf("%+v", rolling)
 			}
 			publish(rolling.Keys)
-			pass(30 * time.Minute)
+			pass(8 * time.Minute)
 			if len(w.status(t, testHost).Keys) != 2 {
 				t.Error("used while the old records are remembered")
 			}
-			pass(2 * time.Hour)
+			pass(30 * time.Minute)
 			rolled := w.status(t, testHost)
 			if len(rolled.Keys) != 1 || rolled.Keys[0].ID() != rolling.Keys[1].ID() {
 				t.Fatalf("not used: %+v", rolled)
