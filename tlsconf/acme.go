@@ -107,6 +107,7 @@ type acmeSource struct {
 	wake     chan struct{} // a round now
 
 	mu      sync.Mutex // guards what follows
+	names   []string   // that this node asks for
 	busy    map[string]bool
 	looked  map[string]time.Time // when the name servers were asked for a key to come
 	running sync.WaitGroup
@@ -156,7 +157,14 @@ func (a *acmeSource) sync(ctx context.Context) error {
 		}
 	}
 	slices.Sort(names)
-	return a.store.manage(ctx, slices.Compact(names))
+	names = slices.Compact(names)
+	if err := a.store.manage(ctx, a.hostname, names); err != nil {
+		return err
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.names = names
+	return nil
 }
 
 // load reads all certificates, and serves them.
@@ -235,7 +243,7 @@ func (a *acmeSource) round(ctx context.Context) {
 	now := time.Now()
 	for _, r := range rows {
 		switch {
-		case !r.managed:
+		case !a.asksFor(r.name): // another node does, or nobody any more
 		case r.due(now):
 			a.start(r.name, func() { a.order(ctx, r.name) })
 		case r.roll.key != nil && !r.roll.use && a.lookDue(r, now):
@@ -260,6 +268,12 @@ func (a *acmeSource) lookDue(r *row, now time.Time) bool {
 	}
 	a.looked[r.name] = now
 	return true
+}
+
+func (a *acmeSource) asksFor(name string) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return slices.Contains(a.names, name)
 }
 
 // start runs fn for a name, unless something runs for it.

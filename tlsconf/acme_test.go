@@ -176,11 +176,11 @@ func (w *world) status(t *testing.T, name string) Status {
 }
 
 // in runs a test in a bubble, with a source that is closed at its end.
-func in(t *testing.T, prepare func(*world), test func(t *testing.T, w *world, s *Source)) {
+func in(t *testing.T, prepare func(*testing.T, *world), test func(t *testing.T, w *world, s *Source)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
-		prepare(w)
+		prepare(t, w)
 		s := w.open(t)
 		defer s.Close()
 		synctest.Wait()
@@ -193,7 +193,7 @@ const lifetime = 3 * time.Hour
 
 // TestLife follows a certificate for 15 hours: renewed in time, always with the same key, and nobody is ever told anything.
 func TestLife(t *testing.T) {
-	in(t, func(*world) {}, func(t *testing.T, w *world, s *Source) {
+	in(t, func(*testing.T, *world) {}, func(t *testing.T, w *world, s *Source) {
 		first := w.status(t, testHost)
 		for range 30 {
 			time.Sleep(30 * time.Minute)
@@ -218,7 +218,7 @@ func TestLife(t *testing.T) {
 // TestFails follows a renewal that fails: told at the first failure, tried again more and more slowly, told again when the certificate has
 // ended, served all the time, and well again once the authority is.
 func TestFails(t *testing.T) {
-	in(t, func(*world) {}, func(t *testing.T, w *world, s *Source) {
+	in(t, func(*testing.T, *world) {}, func(t *testing.T, w *world, s *Source) {
 		w.ca.asked()
 		w.ca.fail(authorityOf("").directory, errors.New("out of paper"))
 		time.Sleep(2*time.Hour + 35*time.Minute)
@@ -247,7 +247,7 @@ func TestFails(t *testing.T) {
 // TestStagingFirst shows that the authority that counts is not asked before somebody else has reached us.
 func TestStagingFirst(t *testing.T) {
 	le := authorityOf("")
-	in(t, func(w *world) {
+	in(t, func(t *testing.T, w *world) {
 		w.silent[netip.MustParseAddr("192.0.2.1")] = true
 		w.ca.fail(le.staging, errors.New("timeout during connect"))
 	}, func(t *testing.T, w *world, s *Source) {
@@ -269,7 +269,7 @@ func TestStagingFirst(t *testing.T) {
 
 // TestNames shows which names get certificates: those that lead here, as domains come and go.
 func TestNames(t *testing.T) {
-	in(t, func(w *world) { w.setNames("MTA-STS.example.org", "autoconfig.example.org") }, func(t *testing.T, w *world, s *Source) {
+	in(t, func(t *testing.T, w *world) { w.setNames("MTA-STS.example.org", "autoconfig.example.org") }, func(t *testing.T, w *world, s *Source) {
 		if got := w.status(t, "mta-sts.example.org"); got.State != Skipped || got.Reason != "mta-sts.example.org is not in the DNS" || len(w.told()) > 0 {
 			t.Errorf("%+v, told %q", got, w.told())
 		}
@@ -295,9 +295,37 @@ func TestNames(t *testing.T) {
 	})
 }
 
+// TestOtherNode shows that a node leaves alone what only another one asks for, and serves what that one got.
+func TestOtherNode(t *testing.T) {
+	in(t, func(t *testing.T, w *world) {
+		if err := NewStore(w.db, sealer(t)).manage(t.Context(), "other.example", []string{"other.example"}); err != nil {
+			t.Fatal(err)
+		}
+	}, func(t *testing.T, w *world, s *Source) {
+		if got, asked := w.status(t, "other.example"), w.ca.asked(); got.State != Waiting || len(asked) != 1 {
+			t.Errorf("%+v, asked %v", got, asked)
+		}
+		r, err := s.acme.store.row(t.Context(), "other.example")
+		if err != nil {
+			t.Fatal(err)
+		}
+		chain, err := w.ca.order(t.Context(), "", nil, "other.example", r.key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := s.acme.store.keep(t.Context(), "other.example", chain, false, time.Now().Add(time.Hour)); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Second)
+		if c, err := s.getCertificate(&tls.ClientHelloInfo{ServerName: "other.example"}); err != nil || c.Leaf.DNSNames[0] != "other.example" {
+			t.Errorf("got %v, %v", c, err)
+		}
+	})
+}
+
 // TestNoCertificate shows what each kind of port does before there is one.
 func TestNoCertificate(t *testing.T) {
-	in(t, func(w *world) { w.zone.Remove(testHost) }, func(t *testing.T, w *world, s *Source) {
+	in(t, func(t *testing.T, w *world) { w.zone.Remove(testHost) }, func(t *testing.T, w *world, s *Source) {
 		if got := w.status(t, testHost); s.Ready() || got.State != Failed || !strings.Contains(got.Reason, "has no address in the DNS") || len(w.ca.asked()) > 0 {
 			t.Errorf("ready %t, %+v", s.Ready(), got)
 		}
@@ -316,7 +344,7 @@ func TestNoCertificate(t *testing.T) {
 
 // TestRollsUnderDANE rolls the key three times and renews in between, while a sender validates every minute with what its cache has.
 func TestRollsUnderDANE(t *testing.T) {
-	in(t, func(*world) {}, func(t *testing.T, w *world, s *Source) {
+	in(t, func(*testing.T, *world) {}, func(t *testing.T, w *world, s *Source) {
 		const record = "_25._tcp.mail.example.org"
 		store := NewStore(w.db, sealer(t))
 		sender := w.resolver(t)
@@ -375,7 +403,7 @@ func TestRollsUnderDANE(t *testing.T) {
 
 // TestChallenges shows what the handler of port 80 answers itself, and that the rest passes.
 func TestChallenges(t *testing.T) {
-	in(t, func(*world) {}, func(t *testing.T, _ *world, s *Source) {
+	in(t, func(*testing.T, *world) {}, func(t *testing.T, _ *world, s *Source) {
 		if err := s.acme.storage.Store(t.Context(), probeAsset(testHost), []byte("NONCE")); err != nil {
 			t.Fatal(err)
 		}

@@ -250,7 +250,7 @@ func TestStore(t *testing.T) {
 	}
 	manage := func(all ...string) {
 		t.Helper()
-		if err := s.manage(ctx, all); err != nil {
+		if err := s.manage(ctx, testHost, all); err != nil {
 			t.Fatal(err)
 		}
 		if got := names(); !reflect.DeepEqual(got, all) {
@@ -274,6 +274,15 @@ func TestStore(t *testing.T) {
 	manage("a.example", "b.example")
 	if after, err := s.Keys(ctx, "b.example"); err != nil || !reflect.DeepEqual(before, after) {
 		t.Errorf("the key was %v, is %v, %v", before, after, err)
+	}
+	if err := s.manage(ctx, "other.example", []string{"b.example", "other.example"}); err != nil { // another node
+		t.Fatal(err)
+	}
+	if err := s.manage(ctx, testHost, []string{"a.example"}); err != nil {
+		t.Fatal(err)
+	}
+	if got := names(); !reflect.DeepEqual(got, []string{"a.example", "b.example", "other.example"}) {
+		t.Errorf("two nodes ask for %v", got)
 	}
 	for i, want := range []bool{true, false} {
 		if made, err := s.Roll(ctx, "b.example"); made != want || err != nil {

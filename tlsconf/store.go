@@ -109,7 +109,7 @@ func (s *Store) Keys(ctx context.Context, name string) ([]Key, error) {
 
 // Renew asks the server for a new certificate now.
 func (s *Store) Renew(ctx context.Context, name string) error {
-	return s.change(ctx, name, "UPDATE tls_certificates SET renew = 1 WHERE name = ? AND managed = 1", name)
+	return s.change(ctx, name, "UPDATE tls_certificates SET renew = 1 WHERE name = ? AND "+isManaged, name)
 }
 
 // Roll makes the next key of a name, where there is none. The server uses it once the world can know it.
@@ -121,7 +121,7 @@ func (s *Store) Roll(ctx context.Context, name string) (made bool, err error) {
 	err = s.db.Write(ctx, func(tx *database.Tx) error {
 		made = false
 		var waiting int
-		err := tx.QueryRow("SELECT CASE WHEN next_key IS NULL THEN 0 ELSE 1 END FROM tls_certificates WHERE name = ? AND managed = 1", name).Scan(&waiting)
+		err := tx.QueryRow("SELECT CASE WHEN next_key IS NULL THEN 0 ELSE 1 END FROM tls_certificates WHERE name = ? AND "+isManaged, name).Scan(&waiting)
 		switch {
 		case errors.Is(err, sql.ErrNoRows):
 			return ErrUnknownName
@@ -177,13 +177,16 @@ type roll struct {
 	note string
 }
 
-const columns = "name, managed, key, chain, state, reason, failures, failed, next, renew, next_key, next_made, next_seen, next_ttl, next_use, next_note"
+// isManaged is the condition that a server asks for the name of a row.
+const isManaged = "EXISTS (SELECT 1 FROM tls_names WHERE tls_names.name = tls_certificates.name)"
+
+const columns = "name, key, chain, state, reason, failures, failed, next, renew, next_key, next_made, next_seen, next_ttl, next_use, next_note"
 
 // rows reads all names.
 func (s *Store) rows(ctx context.Context) (all []*row, err error) {
 	err = s.db.Read(ctx, func(tx *database.Tx) error {
 		all = nil
-		rows, err := tx.Query("SELECT " + columns + " FROM tls_certificates ORDER BY name")
+		rows, err := tx.Query("SELECT CASE WHEN " + isManaged + " THEN 1 ELSE 0 END, " + columns + " FROM tls_certificates ORDER BY name")
 		if err != nil {
 			return err
 		}
@@ -206,7 +209,7 @@ func (s *Store) rows(ctx context.Context) (all []*row, err error) {
 // row reads one name.
 func (s *Store) row(ctx context.Context, name string) (r *row, err error) {
 	err = s.db.Read(ctx, func(tx *database.Tx) error {
-		r, err = s.scan(tx.QueryRow("SELECT "+columns+" FROM tls_certificates WHERE name = ?", name).Scan)
+		r, err = s.scan(tx.QueryRow("SELECT CASE WHEN "+isManaged+" THEN 1 ELSE 0 END, "+columns+" FROM tls_certificates WHERE name = ?", name).Scan)
 		return err
 	})
 	if errors.Is(err, sql.ErrNoRows) {
@@ -222,7 +225,7 @@ func (s *Store) scan(scan func(...any) error) (*row, error) {
 		failed, next, made, seen, ttl int64
 		managed, renew, use           int64
 		state                         string
-		fields                        = []any{&r.name, &managed, &key, &r.chain, &state, &r.reason, &r.failures, &failed, &next, &renew}
+		fields                        = []any{&managed, &r.name, &key, &r.chain, &state, &r.reason, &r.failures, &failed, &next, &renew}
 		err                           = scan(append(fields, &nextKey, &made, &seen, &ttl, &use, &r.roll.note)...)
 	)
 	if err != nil {
@@ -347,48 +350,73 @@ func issuerOf(c *x509.Certificate) string {
 	return c.Issuer.CommonName
 }
 
-// manage makes exactly these names the managed ones. New ones get a key.
-func (s *Store) manage(ctx context.Context, names []string) error {
-	rows, err := s.rows(ctx)
-	if err != nil {
+// manage makes exactly these names those that a server asks for. New ones get a key.
+func (s *Store) manage(ctx context.Context, host string, names []string) error {
+	fresh, changed, err := s.compare(ctx, host, names)
+	if err != nil || !changed {
 		return err
 	}
-	known, changed := map[string]bool{}, false
-	for _, r := range rows {
-		known[r.name] = true
-		changed = changed || r.managed != slices.Contains(names, r.name)
-	}
-	fresh := map[string][]byte{}
-	for _, name := range names {
-		if known[name] {
-			continue
-		}
-		_, sealed, err := s.newKey()
-		if err != nil {
-			return err
-		}
-		fresh[name] = sealed
-	}
-	if !changed && len(fresh) == 0 {
-		return nil
-	}
 	return s.db.Write(ctx, func(tx *database.Tx) error {
-		if _, err := tx.Exec("UPDATE tls_certificates SET managed = 0"); err != nil {
+		if _, err := tx.Exec("DELETE FROM tls_names WHERE host = ?", host); err != nil {
 			return err
 		}
 		for _, name := range names {
-			key := fresh[name]
-			if key == nil {
-				key = []byte{} // it is there
+			if _, err := tx.Exec("INSERT INTO tls_names (name, host) VALUES (?, ?)", name, host); err != nil {
+				return err
 			}
-			_, err := tx.Exec(`INSERT INTO tls_certificates (`+columns+`) VALUES (?, 1, ?, '', 'waiting', '', 0, 0, 0, 0, NULL, 0, 0, 0, 0, '')
-				ON CONFLICT (name) DO UPDATE SET managed = 1`, name, key)
+		}
+		for name, key := range fresh {
+			_, err := tx.Exec(`INSERT INTO tls_certificates (`+columns+`) VALUES (?, ?, '', 'waiting', '', 0, 0, 0, 0, NULL, 0, 0, 0, 0, '')
+				ON CONFLICT (name) DO NOTHING`, name, key)
 			if err != nil {
 				return err
 			}
 		}
 		return tx.Raise(changes)
 	})
+}
+
+// compare tells whether a server asks for other names than before, and makes the keys, sealed, of those that are new to all.
+func (s *Store) compare(ctx context.Context, host string, names []string) (fresh map[string][]byte, changed bool, err error) {
+	known, asked := map[string]bool{}, []string{}
+	err = s.db.Read(ctx, func(tx *database.Tx) error {
+		clear(known)
+		asked = asked[:0]
+		if err := each(tx, func(name string) { known[name] = true }, "SELECT name FROM tls_certificates"); err != nil {
+			return err
+		}
+		return each(tx, func(name string) { asked = append(asked, name) }, "SELECT name FROM tls_names WHERE host = ? ORDER BY name", host)
+	})
+	if err != nil {
+		return nil, false, err
+	}
+	fresh = map[string][]byte{}
+	for _, name := range names {
+		if known[name] {
+			continue
+		}
+		if _, fresh[name], err = s.newKey(); err != nil {
+			return nil, false, err
+		}
+	}
+	return fresh, len(fresh) > 0 || !slices.Equal(asked, names), nil
+}
+
+// each calls fn with each text that a query finds.
+func each(tx *database.Tx, fn func(string), query string, args ...any) error {
+	rows, err := tx.Query(query, args...)
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var text string
+		if err := rows.Scan(&text); err != nil {
+			return err
+		}
+		fn(text)
+	}
+	return rows.Err()
 }
 
 // keep keeps a new certificate. Where it is for the next key, that becomes the key.

@@ -1,9 +1,9 @@
 -- Certificates from an authority; package tlsconf says how they are used.
 
 -- +goose Up
+-- A name that no server asks for any more keeps its key, in case one does again.
 CREATE TABLE tls_certificates (
     name      TEXT   NOT NULL PRIMARY KEY, -- A-labels
-    managed   BIGINT NOT NULL, -- 0: nobody asks for this name any more; its key is kept in case somebody does again
     key       BLOB   NOT NULL, -- PKCS #8, sealed; it stays the same when the certificate is renewed
     chain     TEXT   NOT NULL, -- PEM, the server's own first; empty: there is none yet
     state     TEXT   NOT NULL, -- waiting, good, failed or skipped
@@ -18,6 +18,13 @@ CREATE TABLE tls_certificates (
     next_ttl  BIGINT NOT NULL, -- the longest that TLSA records were to be kept, in milliseconds, since next_made
     next_use  BIGINT NOT NULL, -- 1: the next certificate is for this key
     next_note TEXT   NOT NULL  -- what it waits for
+) WITHOUT ROWID;
+
+-- Which server, by its host name, asks for which names.
+CREATE TABLE tls_names (
+    name TEXT NOT NULL,
+    host TEXT NOT NULL,
+    PRIMARY KEY (name, host)
 ) WITHOUT ROWID;
 
 -- What the ACME library keeps: accounts, and challenges that any node may have to answer.
