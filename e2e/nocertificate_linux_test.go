@@ -111,6 +111,14 @@ func TestWithoutCertificate(t *testing.T) {
 		}
 	}
 
+	s.run(t, "", "cert", "add", "Mail.Customer.example")
+	if table := s.run(t, "", "cert", "list"); !strings.Contains(table, "mail.customer.example") {
+		t.Errorf("table:\n%s", table)
+	}
+	s.run(t, "", "cert", "remove", "mail.customer.example")
+	if out, code := s.try(t, "", "cert", "remove", hostname); code != 1 || !strings.Contains(out, "mail.example.org was not added") {
+		t.Errorf("remove: exit %d, %s", code, out)
+	}
 	rolled := strings.TrimSpace(s.run(t, "", "cert", "roll"))
 	if strings.Count(rolled, "_25._tcp.mail.example.org. 3600 IN TLSA 3 1 1 ") != 2 || !strings.Contains(rolled, host.TLSA[0]) {
 		t.Errorf("roll: %s", rolled)

@@ -141,7 +141,11 @@ func newACME(ctx context.Context, hostname string, o ACME, log *slog.Logger) (*a
 
 // sync makes the names that are asked for the managed ones.
 func (a *acmeSource) sync(ctx context.Context) error {
-	names := []string{a.hostname}
+	names, err := a.store.added(ctx)
+	if err != nil {
+		return err
+	}
+	names = append(names, a.hostname)
 	if a.Names != nil {
 		more, err := a.Names(ctx)
 		if err != nil {
@@ -212,7 +216,6 @@ func (a *acmeSource) run(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-changed:
-			continue
 		case <-a.wake:
 		case <-names:
 		case <-ticker.C:

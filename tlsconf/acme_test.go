@@ -287,6 +287,26 @@ func TestNames(t *testing.T) {
 				t.Errorf("asked for %q: %v, %v", asked, c, err)
 			}
 		}
+		store := NewStore(w.db, sealer(t))
+		if err := w.zone.Add("mail.customer.example. 60 IN A 192.0.2.1"); err != nil {
+			t.Fatal(err)
+		}
+		if err := store.Add(t.Context(), "mail.customer.example"); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Second)
+		if c, err := s.getCertificate(&tls.ClientHelloInfo{ServerName: "mail.customer.example"}); err != nil || c.Leaf.DNSNames[0] != "mail.customer.example" {
+			t.Errorf("a name that was added: %v, %v", c, err)
+		}
+		for _, want := range []error{nil, ErrUnknownName} {
+			if err := store.Remove(t.Context(), "mail.customer.example"); !errors.Is(err, want) {
+				t.Errorf("removed: %v, want %v", err, want)
+			}
+		}
+		time.Sleep(time.Second)
+		if c, err := s.getCertificate(&tls.ClientHelloInfo{ServerName: "mail.customer.example"}); err != nil || c.Leaf.DNSNames[0] != testHost {
+			t.Errorf("a name that was removed: %v, %v", c, err)
+		}
 		w.setNames()
 		time.Sleep(2 * time.Minute)
 		if c, err := s.getCertificate(&tls.ClientHelloInfo{ServerName: "mta-sts.example.org"}); err != nil || c.Leaf.DNSNames[0] != testHost {

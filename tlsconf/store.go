@@ -112,6 +112,42 @@ func (s *Store) Renew(ctx context.Context, name string) error {
 	return s.change(ctx, name, "UPDATE tls_certificates SET renew = 1 WHERE name = ? AND "+isManaged, name)
 }
 
+// Add asks all servers for a certificate of one more name.
+func (s *Store) Add(ctx context.Context, name string) error {
+	names, err := s.added(ctx)
+	if err != nil || slices.Contains(names, name) {
+		return err
+	}
+	names = append(names, name)
+	slices.Sort(names)
+	return s.manage(ctx, byOperator, names)
+}
+
+// Remove takes back what Add asked for. The key is kept, in case it is asked for again.
+func (s *Store) Remove(ctx context.Context, name string) error {
+	names, err := s.added(ctx)
+	if err != nil {
+		return err
+	}
+	rest := slices.DeleteFunc(slices.Clone(names), func(n string) bool { return n == name })
+	if len(rest) == len(names) {
+		return ErrUnknownName
+	}
+	return s.manage(ctx, byOperator, rest)
+}
+
+// byOperator stands where the host name of a server stands that asks for names.
+const byOperator = ""
+
+// added are the names that an operator asked for.
+func (s *Store) added(ctx context.Context) (names []string, err error) {
+	err = s.db.Read(ctx, func(tx *database.Tx) error {
+		names = nil
+		return each(tx, func(name string) { names = append(names, name) }, "SELECT name FROM tls_names WHERE host = ? ORDER BY name", byOperator)
+	})
+	return names, err
+}
+
 // Roll makes the next key of a name, where there is none. The server uses it once the world can know it.
 func (s *Store) Roll(ctx context.Context, name string) (made bool, err error) {
 	_, sealed, err := s.newKey()

@@ -15,9 +15,11 @@ import (
 )
 
 type certCommand struct {
-	List  certList  `cmd:"" help:"List the certificates: who issued them, how long they last, what failed and when the next try is."`
-	Renew certRenew `cmd:"" help:"Have the server get a new certificate now, with the same key."`
-	Roll  certRoll  `cmd:"" help:"Make the next key of a name, which is used once its TLSA record is known everywhere; run again, it says how far that is."`
+	List   certList   `cmd:"" help:"List the certificates: who issued them, how long they last, what failed and when the next try is."`
+	Add    certAdd    `cmd:"" help:"Get a certificate for one more name that leads here, such as mail.customer.example."`
+	Remove certRemove `cmd:"" help:"Get none any more for a name that was added."`
+	Renew  certRenew  `cmd:"" help:"Have the server get a new certificate now, with the same key."`
+	Roll   certRoll   `cmd:"" help:"Make the next key of a name, which is used once its TLSA record is known everywhere; run again, it says how far that is."`
 }
 
 // renewPatience is how long renew waits for the server.
@@ -144,6 +146,34 @@ func certificateNote(v shownCertificate) string {
 		}
 	}
 	return note
+}
+
+type certAdd struct {
+	Name domainArgument `arg:"" help:"The name."`
+}
+
+func (c *certAdd) Run(ctx context.Context, p *program) error {
+	return p.withCertificates(ctx, func(_ *config.Config, _ *stores, s *tlsconf.Store) error {
+		if err := s.Add(ctx, c.Name.ASCII()); err != nil {
+			return err
+		}
+		p.say("The server gets a certificate for %s once that name leads to it: `postroom cert list` shows how it stands.", c.Name.ASCII())
+		return nil
+	})
+}
+
+type certRemove struct {
+	Name domainArgument `arg:"" help:"The name."`
+}
+
+func (c *certRemove) Run(ctx context.Context, p *program) error {
+	return p.withCertificates(ctx, func(_ *config.Config, _ *stores, s *tlsconf.Store) error {
+		err := s.Remove(ctx, c.Name.ASCII())
+		if errors.Is(err, tlsconf.ErrUnknownName) {
+			return nof("%s was not added: the host name and the names of domains have certificates while they lead here", c.Name.ASCII())
+		}
+		return err
+	})
 }
 
 type certRenew struct {

@@ -20,7 +20,7 @@ CREATE TABLE tls_certificates (
     next_note TEXT   NOT NULL  -- what it waits for
 ) WITHOUT ROWID;
 
--- Which server, by its host name, asks for which names.
+-- Which server, by its host name, asks for which names; an empty host: an operator does, for all of them.
 CREATE TABLE tls_names (
     name TEXT NOT NULL,
     host TEXT NOT NULL,
