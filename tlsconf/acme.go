@@ -46,6 +46,8 @@ const (
 	maxOrders = 3
 	// skipInterval is how soon a name that does not lead here is looked at again.
 	skipInterval = 30 * time.Minute
+	// pauseInterval is how long a name is let be after a failure of our own.
+	pauseInterval = 30 * time.Minute
 )
 
 // ACME is what source acme needs. Names, NamesChanged, Alert, CARoots and Provider may be nil.
@@ -109,6 +111,7 @@ type acmeSource struct {
 	mu      sync.Mutex // guards what follows
 	names   []string   // that this node asks for
 	busy    map[string]bool
+	paused  map[string]time.Time // until when a name is let be
 	looked  map[string]time.Time // when the name servers were asked for a key to come
 	running sync.WaitGroup
 	slots   chan struct{}
@@ -121,7 +124,7 @@ func newACME(ctx context.Context, hostname string, o ACME, log *slog.Logger) (*a
 	}
 	a := &acmeSource{
 		ACME: o, hostname: host.ASCII(), log: log, store: NewStore(o.DB, o.Sealer), storage: newStorage(o.DB, o.Sealer),
-		prober: network{o.Ports[0], o.Ports[1]}, wake: make(chan struct{}, 1), busy: map[string]bool{}, looked: map[string]time.Time{},
+		prober: network{o.Ports[0], o.Ports[1]}, wake: make(chan struct{}, 1), busy: map[string]bool{}, looked: map[string]time.Time{}, paused: map[string]time.Time{},
 		slots: make(chan struct{}, maxOrders),
 	}
 	if len(o.methods()) == 0 {
@@ -247,6 +250,7 @@ func (a *acmeSource) round(ctx context.Context) {
 	for _, r := range rows {
 		switch {
 		case !a.asksFor(r.name): // another node does, or nobody any more
+		case a.pausedAt(r.name, now):
 		case r.due(now):
 			a.start(r.name, func() { a.order(ctx, r.name) })
 		case r.roll.key != nil && !r.roll.use && a.lookDue(r, now):
@@ -271,6 +275,19 @@ func (a *acmeSource) lookDue(r *row, now time.Time) bool {
 	}
 	a.looked[r.name] = now
 	return true
+}
+
+// pause lets a name be after a failure of our own: a certificate that could not be kept must not be ordered again and again.
+func (a *acmeSource) pause(name string, until time.Time) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.paused[name] = until
+}
+
+func (a *acmeSource) pausedAt(name string, now time.Time) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return now.Before(a.paused[name])
 }
 
 func (a *acmeSource) asksFor(name string) bool {
@@ -311,7 +328,10 @@ func (a *acmeSource) order(ctx context.Context, name string) {
 			a.logFailure(ctx, name, err)
 			return // another node was first
 		}
-		a.logFailure(ctx, name, a.orderLocked(ctx, r))
+		if err := a.orderLocked(ctx, r); err != nil {
+			a.pause(name, time.Now().Add(pauseInterval))
+			a.logFailure(ctx, name, err)
+		}
 	})
 	a.logFailure(ctx, name, err)
 }
@@ -325,7 +345,7 @@ func (a *acmeSource) logFailure(ctx context.Context, name string, err error) {
 
 // orderLocked checks, orders and keeps.
 func (a *acmeSource) orderLocked(ctx context.Context, r *row) error {
-	v := judge(a.gather(ctx, r.name))
+	v := judge(a.gather(ctx, r))
 	switch {
 	case ctx.Err() != nil:
 		return ctx.Err()
@@ -336,7 +356,7 @@ func (a *acmeSource) orderLocked(ctx context.Context, r *row) error {
 		return a.failed(ctx, r, v.why, false)
 	case v.action == tryOut:
 		if _, err := a.orders.order(ctx, a.issuers.ca.staging, v.methods, r.name, r.key); err != nil {
-			return a.failed(ctx, r, v.why+", and the staging authority could not either: "+because(err), true)
+			return a.failed(ctx, r, v.why+", so the staging authority was asked first, in vain: "+because(err), true)
 		}
 	}
 	key := r.key
@@ -416,8 +436,9 @@ func tells(before int, last, now, expires time.Time) bool {
 }
 
 // gather finds out what judge wants to know.
-func (a *acmeSource) gather(ctx context.Context, name string) facts {
-	f := facts{name: name, optional: name != a.hostname, methods: a.methods(), staging: a.issuers.ca.staging != "", probes: map[netip.Addr]map[method]reach{}}
+func (a *acmeSource) gather(ctx context.Context, r *row) facts {
+	name := r.name
+	f := facts{name: name, optional: name != a.hostname, methods: a.methods(), staging: a.issuers.ca.staging != "", proven: r.cert != nil, probes: map[netip.Addr]map[method]reach{}}
 	found, err := a.DNS.Addresses(ctx, name)
 	if f.addresses, f.noAddress = found.IPs, err; err != nil {
 		return f

@@ -7,12 +7,14 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/hex"
+	"encoding/json"
 	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"math/big"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
@@ -22,6 +24,9 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/caddyserver/certmagic"
+	"github.com/mholt/acmez/v3/acme"
 
 	"github.com/postroom/postroom/internal/dane"
 	"github.com/postroom/postroom/internal/database"
@@ -255,7 +260,7 @@ func TestStagingFirst(t *testing.T) {
 		if asked := w.ca.asked(); fmt.Sprint(asked) != "["+le.staging+" "+testHost+"]" {
 			t.Errorf("asked %v", asked)
 		}
-		if want := "port 80 of 192.0.2.1, an address of mail.example.org, cannot be reached from here (no answer in time), and the staging authority could not either: timeout during connect"; got.Reason != want || len(w.told()) != 1 || w.told()[0] != "No certificate for mail.example.org" {
+		if want := "port 80 of 192.0.2.1, an address of mail.example.org, cannot be reached from here (no answer in time), so the staging authority was asked first, in vain: timeout during connect"; got.Reason != want || len(w.told()) != 1 || w.told()[0] != "No certificate for mail.example.org" {
 			t.Errorf("%+v, told %q", got, w.told())
 		}
 		w.ca.fail("", nil)
@@ -427,6 +432,30 @@ func TestChallenges(t *testing.T) {
 		if err := s.acme.storage.Store(t.Context(), probeAsset(testHost), []byte("NONCE")); err != nil {
 			t.Fatal(err)
 		}
+		// What another node has begun is answered from the database.
+		a, le := s.acme, authorityOf("")
+		for _, c := range []struct{ name, token, directory, kind string }{
+			{testHost, "production", le.directory, acme.ChallengeTypeHTTP01}, {"www.example.org", "staging", le.staging, acme.ChallengeTypeHTTP01},
+			{"alpn.example.org", "alpn", le.directory, acme.ChallengeTypeTLSALPN01},
+		} {
+			challenge, err := json.Marshal(acme.Challenge{Type: c.kind, Token: c.token, KeyAuthorization: c.token + ".key", Identifier: acme.Identifier{Type: "dns", Value: c.name}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			key := certmagic.StorageKeys.Safe(a.issuers.issuer(c.directory, []method{byHTTP, byALPN}).IssuerKey())
+			if err := a.storage.Store(t.Context(), "acme/"+key+"/challenge_tokens/"+c.name+".json", challenge); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for name, want := range map[string]string{"alpn.example.org": "ACME challenge", testHost: probePrefix + "NONCE"} {
+			ours, theirs := net.Pipe()
+			go func() { _ = tls.Server(theirs, s.ForHTTPS()).HandshakeContext(t.Context()); _ = theirs.Close() }() // the client sees how it went
+			client := tls.Client(ours, &tls.Config{ServerName: name, NextProtos: []string{"acme-tls/1"}, InsecureSkipVerify: true})
+			if err := client.HandshakeContext(t.Context()); err != nil || !strings.Contains(client.ConnectionState().PeerCertificates[0].Subject.CommonName, want) {
+				t.Errorf("%s: %v, %v", name, client.ConnectionState().PeerCertificates, err)
+			}
+			_ = client.Close()
+		}
 		next := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "next") })
 		for _, tc := range []struct{ host, path, want string }{
 			{testHost, challengePath + probePrefix + "NONCE", "NONCE"},
@@ -434,6 +463,9 @@ func TestChallenges(t *testing.T) {
 			{testHost, challengePath + probePrefix + "OTHER", "next"},
 			{"other.example", challengePath + probePrefix + "NONCE", "next"},
 			{testHost, challengePath + "token", "next"},
+			{testHost, challengePath + "production", "production.key"},
+			{testHost, challengePath + "unknown", "next"},
+			{"www.example.org", challengePath + "staging", "staging.key"},
 			{testHost, "/", "next"},
 		} {
 			r := httptest.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+tc.host+tc.path, nil)

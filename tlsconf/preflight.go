@@ -32,6 +32,7 @@ type facts struct {
 	identities []string // of the authority; none: not known
 	noCA       error    // the authority was not reached
 	staging    bool     // the authority has a place where orders can be tried
+	proven     bool     // the name has had a certificate
 }
 
 // verdict is what to do.
@@ -79,6 +80,9 @@ func judge(f facts) verdict {
 // may be reached by others where a router does not lead us back to ourselves.
 func (f facts) judgeReach() verdict {
 	if slices.Contains(f.methods, byDNS) {
+		if f.staging && !f.proven {
+			return verdict{tryOut, []method{byDNS}, "whether the DNS provider does what it is told was not seen yet"}
+		}
 		return verdict{goAhead, []method{byDNS}, ""}
 	}
 	best := verdict{action: refuse, why: "no port is open for challenges: set listen.http or listen.https, or take challenge = \"dns-01\""}

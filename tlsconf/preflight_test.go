@@ -52,7 +52,9 @@ func TestJudge(t *testing.T) {
 		{"no way back, optional", func(f *facts) { f.only(there, both(silent)); f.optional, f.host = true, []netip.Addr{there} }, tryOut, []method{byHTTP, byALPN}, "cannot be reached from here"},
 		{"elsewhere and silent, optional", func(f *facts) { f.only(there, both(silent)); f.optional = true }, leave, nil, "which is no address of this server"},
 		{"no port", func(f *facts) { f.methods = nil }, refuse, nil, "no port is open for challenges"},
-		{"by the DNS, elsewhere", func(f *facts) { f.methods = []method{byDNS}; f.only(there, nil) }, goAhead, []method{byDNS}, ""},
+		{"by the DNS, elsewhere", func(f *facts) { f.methods, f.proven = []method{byDNS}, true; f.only(there, nil) }, goAhead, []method{byDNS}, ""},
+		{"by the DNS, for the first time", func(f *facts) { f.methods = []method{byDNS} }, tryOut, []method{byDNS}, "was not seen yet"},
+		{"by the DNS, nowhere to try", func(f *facts) { f.methods, f.staging = []method{byDNS}, false }, goAhead, []method{byDNS}, ""},
 		{"CAA forbids", func(f *facts) { f.issue("other.example") }, refuse, nil, `the CAA records of example.org (issue "other.example") do not let letsencrypt.org issue: add one with issue "letsencrypt.org"`},
 		{"CAA forbids the DNS way, too", func(f *facts) { f.issue(";"); f.methods = []method{byDNS} }, refuse, nil, "do not let letsencrypt.org issue"},
 		{"CAA lets one of two", func(f *facts) { f.issue("other.example", "LetsEncrypt.org; x=y") }, goAhead, []method{byHTTP, byALPN}, ""},
@@ -139,4 +141,21 @@ func TestRetryAfter(t *testing.T) {
 			t.Errorf("%d failures: %v, %v", tc.failures, a, n)
 		}
 	}
+}
+
+// FuzzAllows: a CAA value that strangers write lets only the domain in front of its parameters issue.
+func FuzzAllows(f *testing.F) {
+	for _, seed := range []string{"ca.example", " CA.example ; validationmethods=dns-01,http-01", ";", "other.example; ca.example", "ca.example;=;;x=="} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, value string) {
+		domain, _, _ := strings.Cut(value, ";")
+		got := allows(value, []string{"ca.example"}, byHTTP)
+		if got && !strings.EqualFold(strings.TrimSpace(domain), "ca.example") {
+			t.Errorf("%q lets ca.example issue", value)
+		}
+		if plain := allows(domain, []string{"ca.example"}, byHTTP); got && !plain {
+			t.Errorf("%q lets more than %q does", value, domain)
+		}
+	})
 }
