@@ -67,13 +67,7 @@ func daemon(t *testing.T, address string, env []string, name string, args ...str
 			t.Logf("%s:\n%s", name, tail(log.String(), 60))
 		}
 	})
-	eventually(t, name+" listens on "+address, func() bool {
-		conn, err := net.Dial("tcp", address)
-		if err == nil {
-			_ = conn.Close()
-		}
-		return err == nil
-	})
+	awaitPort(t, address)
 	return log
 }
 
@@ -100,22 +94,11 @@ func tail(s string, lines int) string {
 	return strings.Join(all[max(0, len(all)-lines):], "\n")
 }
 
-// eventually asks until the answer is yes: other processes know no fake time.
-func eventually(t *testing.T, what string, is func() bool) {
-	t.Helper()
-	deadline := time.Now().Add(20 * time.Second)
-	for !is() {
-		if time.Now().After(deadline) {
-			t.Fatalf("not in time: %s", what)
-		}
-		time.Sleep(10 * time.Millisecond)
-	}
-}
-
 // pebble is a certificate authority with its challenge ports.
 type pebble struct {
 	directory   string
 	roots       *x509.CertPool // of its own HTTPS, not of what it issues
+	rootsText   string         // the same in PEM
 	http, https int            // where it looks for challenges
 	management  string
 	log         *lockedBuffer
@@ -131,6 +114,11 @@ func startPebble(t *testing.T, dns string, eab map[string]string) *pebble {
 	p := &pebble{http: freePort(t), https: freePort(t)}
 	roots, cert, key := localhostCertificate(t, dir)
 	p.roots = roots
+	text, err := os.ReadFile(cert)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.rootsText = string(text)
 	listen := fmt.Sprintf("127.0.0.1:%d", freePort(t))
 	p.management = fmt.Sprintf("127.0.0.1:%d", freePort(t))
 	p.directory = "https://" + listen + "/dir"
@@ -330,7 +318,7 @@ func TestACMEIssues(t *testing.T) {
 				return
 			}
 			got := awaitState(t, store, tlsconf.Good)
-			eventually(t, "the certificate is served", s.Ready)
+			await(t, "the certificate is served", s.Ready)
 			state, err := dialTLS(fmt.Sprintf("127.0.0.1:%d", tc.p.https), &tls.Config{RootCAs: tc.p.issuedBy(t), ServerName: hostname})
 			if err != nil {
 				t.Fatal(err)
@@ -355,7 +343,7 @@ func dialTLS(address string, c *tls.Config) (tls.ConnectionState, error) {
 // awaitState waits until the certificate of the host name is in a state.
 func awaitState(t *testing.T, store *tlsconf.Store, want tlsconf.State) (got tlsconf.Status) {
 	t.Helper()
-	eventually(t, "the certificate is "+string(want), func() bool {
+	await(t, "the certificate is "+string(want), func() bool {
 		all, err := store.List(context.WithoutCancel(t.Context()))
 		if err != nil {
 			t.Fatal(err)

@@ -178,8 +178,8 @@ func TestACMERenewals(t *testing.T) {
 	o.ACME.Names = func(context.Context) ([]string, error) { return names[1:], nil }
 	s := openSource(t, o, p)
 	store := tlsconf.NewStore(db, o.ACME.Sealer)
-	eventually(t, "all names have a certificate", func() bool { return allGood(t, store, len(names)) })
-	eventually(t, "they are served", s.Ready)
+	await(t, "all names have a certificate", func() bool { return allGood(t, store, len(names)) })
+	await(t, "they are served", s.Ready)
 
 	doors := append(openDoors(t, s), door{"https", fmt.Sprintf("127.0.0.1:%d", p.https), ""})
 	roots := p.issuedBy(t)
@@ -207,7 +207,7 @@ func TestACMERenewals(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		eventually(t, "all are renewed", func() bool { return allGood(t, store, len(names)) })
+		await(t, "all are renewed", func() bool { return allGood(t, store, len(names)) })
 	}
 	clients.end()
 	seen := 0
@@ -255,13 +255,13 @@ func TestACMETwoNodes(t *testing.T) {
 	one, two := openSource(t, o, p), openSource(t, o, nil)
 	store := tlsconf.NewStore(db, o.ACME.Sealer)
 	awaitState(t, store, tlsconf.Good)
-	eventually(t, "both serve the certificate", func() bool { return one.Ready() && two.Ready() })
+	await(t, "both serve the certificate", func() bool { return one.Ready() && two.Ready() })
 	if err := store.Renew(t.Context(), hostname); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "it is renewed", func() bool { return allGood(t, store, 1) })
+	await(t, "it is renewed", func() bool { return allGood(t, store, 1) })
 	want := awaitState(t, store, tlsconf.Good).Expires
-	eventually(t, "both serve the new one", func() bool { return one.Expires().Equal(want) && two.Expires().Equal(want) })
+	await(t, "both serve the new one", func() bool { return one.Expires().Equal(want) && two.Expires().Equal(want) })
 	if got := p.issued(); got != 2 {
 		t.Errorf("%d certificates were issued, want one and its renewal", got)
 	}
@@ -281,11 +281,11 @@ ns1 A 127.0.0.1
 mail A 127.0.0.1
 `
 
-func startKnot(t *testing.T) *nameServer {
+func startKnot(t *testing.T, port int) *nameServer {
 	t.Helper()
 	program(t, "knsupdate")
 	dir := t.TempDir()
-	n := &nameServer{netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), uint16(freePort(t))), "c2VjcmV0c2VjcmV0c2VjcmV0c2VjcmV0c2VjcmV0cw=="}
+	n := &nameServer{netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), uint16(port)), "c2VjcmV0c2VjcmV0c2VjcmV0c2VjcmV0c2VjcmV0cw=="}
 	config := fmt.Sprintf(`
 server:
   listen: 127.0.0.1@%d
@@ -334,7 +334,7 @@ func tlsaLine(verb string, k tlsconf.Key) string {
 // TestACMEOverDNS gets a certificate by a record in the zone of a real name server, then rolls its key while senders that validate
 // DANE come without end: none of them ever fails.
 func TestACMEOverDNS(t *testing.T) {
-	knot := startKnot(t)
+	knot := startKnot(t, freePort(t))
 	p := startPebble(t, knot.address.String(), nil)
 	db := databasetest.Open(t)
 	dns := newResolver(t, knot.address)
@@ -380,7 +380,7 @@ func TestACMEOverDNS(t *testing.T) {
 	if made, err := store.Roll(t.Context(), hostname); err != nil || !made {
 		t.Fatalf("made %t, %v", made, err)
 	}
-	eventually(t, "the next key waits for its record", func() bool {
+	await(t, "the next key waits for its record", func() bool {
 		return strings.Contains(awaitState(t, store, tlsconf.Good).Roll, "does not show its TLSA record yet")
 	})
 	keys, err := store.Keys(t.Context(), hostname)
@@ -389,18 +389,18 @@ func TestACMEOverDNS(t *testing.T) {
 	}
 	knot.change(t, tlsaLine("add", keys[1]))
 	before := clients.done.Load()
-	eventually(t, "the next key is used", func() bool {
+	await(t, "the next key is used", func() bool {
 		now := awaitState(t, store, tlsconf.Good)
 		return len(now.Keys) == 1 && now.Keys[0].ID() == keys[1].ID()
 	})
 	knot.change(t, tlsaLine("del", keys[0]))
 	after := clients.done.Load()
-	eventually(t, "senders have forgotten the old record", func() bool {
+	await(t, "senders have forgotten the old record", func() bool {
 		records, _, err := sender.TLSA(t.Context(), "_25._tcp."+hostname)
 		return err == nil && len(records) == 1
 	})
 	forgotten := clients.done.Load()
-	eventually(t, "senders come after that", func() bool { return clients.done.Load() > forgotten+100 || t.Failed() })
+	await(t, "senders come after that", func() bool { return clients.done.Load() > forgotten+100 || t.Failed() })
 	clients.end()
 	state, err := port25.greet(&tls.Config{ServerName: hostname, InsecureSkipVerify: true})
 	if err != nil {

@@ -339,6 +339,9 @@ func TestLook(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if all, err := s.List(t.Context()); err != nil || len(all) != 1 || all[0].Name != testHost || !reflect.DeepEqual(all[0].Keys, keys) {
+		t.Errorf("listed %+v, %v", all, err)
+	}
 	for _, o := range []Options{{Source: "local", DataDir: dir, Hostname: testHost}, {Source: "files", CertFile: filepath.Join(dir, "tls", certFile), Hostname: testHost}} {
 		got, err := Look(o)
 		if err != nil || got.Name != testHost || !got.Expires.Equal(s.Expires()) || !reflect.DeepEqual(got.Keys, keys) || !strings.Contains(got.Issuer, "local authority") {

@@ -119,6 +119,19 @@ func (s *Source) Expires() time.Time {
 	return time.Time{}
 }
 
+// List is what is known of all certificates: one, where they do not come from an authority.
+func (s *Source) List(ctx context.Context) ([]Status, error) {
+	if s.acme != nil {
+		return s.acme.store.List(ctx)
+	}
+	leaf := s.current.Load().Leaf
+	one := Status{State: Good, Issuer: issuerOf(leaf), Expires: leaf.NotAfter, Keys: []Key{{TLSA: tlsaOf(leaf.PublicKey)}}}
+	if len(leaf.DNSNames) > 0 {
+		one.Name = leaf.DNSNames[0]
+	}
+	return []Status{one}, nil
+}
+
 // Keys are the keys of the host name, whose TLSA records its port 25 needs.
 func (s *Source) Keys(ctx context.Context) ([]Key, error) {
 	if s.acme != nil {
