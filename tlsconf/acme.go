@@ -516,6 +516,9 @@ func (a *acmeSource) lookAtRoll(ctx context.Context, r *row) {
 	}
 }
 
+// errNoChallenge says that a stranger asked for the certificate of a challenge.
+var errNoChallenge = errors.New("tls: no challenge is under way for this name")
+
 // named returns the certificate of a name, or nil.
 func (a *acmeSource) named(name string) *tls.Certificate {
 	return a.served.Load().byName[strings.ToLower(strings.TrimSuffix(name, "."))]
@@ -525,6 +528,9 @@ func (a *acmeSource) named(name string) *tls.Certificate {
 func (a *acmeSource) challengeCertificate(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
 	if c, err := a.probeCertificate(hello.Context(), hello.ServerName); err == nil {
 		return c, nil
+	}
+	if !a.issuers.pending(hello.Context(), hello.ServerName) {
+		return nil, errNoChallenge
 	}
 	return a.issuers.answers.GetCertificate(hello)
 }

@@ -25,7 +25,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/caddyserver/certmagic"
 	"github.com/mholt/acmez/v3/acme"
 
 	"github.com/postroom/postroom/internal/dane"
@@ -442,8 +441,8 @@ func TestChallenges(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			key := certmagic.StorageKeys.Safe(a.issuers.issuer(c.directory, []method{byHTTP, byALPN}).IssuerKey())
-			if err := a.storage.Store(t.Context(), "acme/"+key+"/challenge_tokens/"+c.name+".json", challenge); err != nil {
+			issuer := a.issuers.issuer(c.directory, []method{byHTTP, byALPN})
+			if err := a.storage.Store(t.Context(), challengeAsset(issuer, c.name), challenge); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -455,6 +454,11 @@ func TestChallenges(t *testing.T) {
 				t.Errorf("%s: %v, %v", name, client.ConnectionState().PeerCertificates, err)
 			}
 			_ = client.Close()
+		}
+		for name, want := range map[string]bool{"alpn.example.org": true, "stranger.example": false, "": false} {
+			if got := a.issuers.pending(t.Context(), name); got != want {
+				t.Errorf("a challenge for %q is pending: %t", name, got)
+			}
 		}
 		next := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "next") })
 		for _, tc := range []struct{ host, path, want string }{

@@ -216,6 +216,25 @@ func (i *issuers) answer(w http.ResponseWriter, r *http.Request) bool {
 	return i.issuer(i.ca.directory, []method{byHTTP, byALPN}).HandleHTTPChallenge(w, r)
 }
 
+// pending tells whether a challenge of a name is under way, here or on another node. Strangers ask for others, which is not worth a
+// line in the log.
+func (i *issuers) pending(ctx context.Context, name string) bool {
+	if _, here := certmagic.GetACMEChallenge(name); here {
+		return true
+	}
+	for _, issuer := range i.answers.Issuers {
+		if i.storage.Exists(ctx, challengeAsset(issuer, name)) {
+			return true
+		}
+	}
+	return false
+}
+
+// challengeAsset is where the library keeps a challenge.
+func challengeAsset(issuer certmagic.Issuer, name string) string {
+	return "acme/" + certmagic.StorageKeys.Safe(issuer.IssuerKey()) + "/challenge_tokens/" + certmagic.StorageKeys.Safe(name) + ".json"
+}
+
 // isALPN tells whether an authority asks for the certificate of a TLS-ALPN-01 challenge: RFC 8737 section 3.
 func isALPN(hello *tls.ClientHelloInfo) bool {
 	return hello.ServerName != "" && len(hello.SupportedProtos) == 1 && hello.SupportedProtos[0] == acmez.ACMETLS1Protocol
