@@ -110,8 +110,14 @@ func (p *pebble) issued() int { return strings.Count(p.log.String(), "Issued cer
 // startPebble starts the authority, which asks the DNS server at dns. eab is its external accounts, or nil.
 func startPebble(t *testing.T, dns string, eab map[string]string) *pebble {
 	t.Helper()
+	return startPebbleFor(t, dns, eab, freePort(t), freePort(t))
+}
+
+// startPebbleFor is startPebble with the ports where it looks for challenges.
+func startPebbleFor(t *testing.T, dns string, eab map[string]string, http, https int) *pebble {
+	t.Helper()
 	dir := t.TempDir()
-	p := &pebble{http: freePort(t), https: freePort(t)}
+	p := &pebble{http: http, https: https}
 	roots, cert, key := localhostCertificate(t, dir)
 	p.roots = roots
 	text, err := os.ReadFile(cert)
