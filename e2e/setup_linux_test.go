@@ -54,7 +54,7 @@ func setup(t *testing.T, as []string, stdin string, args ...string) (stdout, std
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
-	words := slices.Concat(as, []string{binary, "setup"}, args)
+	words := slices.Concat(as, []string{binary, "setup", "--tls", "local"}, args)
 	cmd := exec.CommandContext(ctx, words[0], words[1:]...)
 	cmd.Stdin = strings.NewReader(stdin)
 	cmd.Dir = "/"

@@ -198,7 +198,7 @@ func TestUnderSystemd(t *testing.T) {
 	t.Cleanup(stop)
 	m := bootMachine(t)
 
-	said := m.sh("postroom setup example.org --service --yes --no-network --address anna@example.org 2>&1")
+	said := m.sh("postroom setup example.org --service --yes --no-network --tls local --address anna@example.org 2>&1")
 	if !strings.Contains(said, "made   the service postroom serves") || strings.Contains(said, "Then `postroom serve") {
 		t.Fatalf("setup said\n%s", said)
 	}

@@ -27,6 +27,9 @@ func secure(s *Server) { s.Handler = secured{s.Handler} }
 
 func TestDialogues(t *testing.T) {
 	t.Run("login", func(t *testing.T) { dialogue(t, "login.txt", nil) })
+	t.Run("early", func(t *testing.T) {
+		dialogue(t, "early.txt", func(s *Server) { s.TLSReady = func() bool { return false } })
+	})
 	t.Run("transaction", func(t *testing.T) { dialogue(t, "transaction.txt", secure) })
 }
 

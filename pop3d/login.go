@@ -33,6 +33,9 @@ func (s *session) stls(ctx context.Context, _ []string) reply {
 		return s.complain(replyTLSAlready)
 	case s.server.TLS == nil:
 		return s.complain(replyNoTLS)
+	case s.server.TLSReady != nil && !s.server.TLSReady():
+		s.log.Warn("tls refused", "err", "no certificate yet")
+		return s.complain(replyNoTLSYet)
 	case s.conn.Leftover() > 0:
 		s.log.Warn("tls refused", "err", wire.ErrLeftover)
 		s.closed = true

@@ -38,6 +38,7 @@ var (
 	replyArguments   = failed("", "wrong arguments")
 	replyNeedsTLS    = failed("", "start TLS first (STLS)")
 	replyNoTLS       = failed("", "TLS is not available here")
+	replyNoTLSYet    = failed(CodeSysTemp, "TLS is not available yet, come back later")
 	replyTLSAlready  = failed("", "TLS has begun already")
 	replyLineTooLong = failed("", "line too long")
 	replyNewline     = failed("", "lines end with CR LF")

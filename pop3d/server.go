@@ -20,6 +20,7 @@ type Server struct {
 	Hostname    string // in the greeting
 	Handler     Handler
 	TLS         *tls.Config // for STLS or ImplicitTLS; without it nobody can log in
+	TLSReady    func() bool // whether STLS can begin, which it may not while there is no certificate; nil: always
 	ImplicitTLS bool        // TLS from the first octet (RFC 8314)
 	Limits      Limits
 	Connections *Connections // nil: no limit

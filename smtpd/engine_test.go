@@ -28,6 +28,9 @@ func TestDialogues(t *testing.T) {
 	t.Run("submission.txt", func(t *testing.T) {
 		dialogue(t, "submission.txt", func(s *Server) { s.Submission, s.Handler = true, secured{s.Handler} })
 	})
+	t.Run("submission-early.txt", func(t *testing.T) {
+		dialogue(t, "submission-early.txt", func(s *Server) { s.Submission, s.TLSReady = true, func() bool { return false } })
+	})
 	t.Run("submission-clear.txt", func(t *testing.T) {
 		dialogue(t, "submission-clear.txt", func(s *Server) { s.Submission = true })
 	})

@@ -14,6 +14,7 @@ var (
 	replyNoExpand   = NewReply(502, 5, 1, "lists are not expanded here")
 	replyGoAhead    = Reply{Code: 354, Lines: []string{"send the message, end with a line with a single dot"}}
 	replyStartTLS   = NewReply(220, 0, 0, "ready to start TLS")
+	replyNoTLSYet   = NewReply(454, 7, 0, "TLS is not available yet, come back later") // RFC 3207 section 4
 	replyLoggedIn   = NewReply(235, 7, 0, "logged in")
 	replyCancelled  = NewReply(501, 7, 0, "authentication cancelled")
 	replyBadBase64  = NewReply(501, 5, 2, "not base64")

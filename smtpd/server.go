@@ -23,6 +23,7 @@ type Server struct {
 	Hostname    string      // in the greeting
 	Handler     Handler     // decides
 	TLS         *tls.Config // for STARTTLS or ImplicitTLS; nil offers no TLS
+	TLSReady    func() bool // whether STARTTLS can begin, which it may not while there is no certificate; nil: always
 	ImplicitTLS bool        // TLS from the first octet (RFC 8314)
 	Submission  bool        // mail programs log in here: AUTH and DSN are offered, MAIL needs a login
 	Limits      Limits

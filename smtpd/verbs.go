@@ -67,6 +67,9 @@ func (s *session) startTLS(ctx context.Context, _ string) Reply {
 		return replySequence
 	case s.server.TLS == nil:
 		return replyNotHere
+	case s.server.TLSReady != nil && !s.server.TLSReady():
+		s.log.Warn("tls refused", "err", "no certificate yet")
+		return replyNoTLSYet
 	case s.conn.Leftover() > 0:
 		s.log.Warn("tls refused", "err", wire.ErrLeftover)
 		s.closed = true

@@ -182,8 +182,8 @@ func TestTickets(t *testing.T) {
 	}
 }
 
-// put writes a certificate and its key as an operator's tool does: each in its place by a rename.
-func put(t *testing.T, dir string, from *local) {
+// putFiles writes a certificate and its key as an operator's tool does: each in its place by a rename.
+func putFiles(t *testing.T, dir string, from *local) {
 	t.Helper()
 	if _, err := from.load(); err != nil {
 		t.Fatal(err)
@@ -206,7 +206,7 @@ func put(t *testing.T, dir string, from *local) {
 func TestFiles(t *testing.T) {
 	one, two := &local{dir: t.TempDir(), hostname: "one.example"}, &local{dir: t.TempDir(), hostname: "two.example"}
 	dir := t.TempDir()
-	put(t, dir, one)
+	putFiles(t, dir, one)
 	var out lockedBuffer
 	s, err := Open(t.Context(), Options{Source: "files", CertFile: filepath.Join(dir, certFile), KeyFile: filepath.Join(dir, keyFile),
 		Log: slog.New(slog.NewTextHandler(&out, nil))})
@@ -234,7 +234,7 @@ func TestFiles(t *testing.T) {
 	if s.look(); s.current.Load().Leaf.DNSNames[0] != "one.example" || out.String() != "" {
 		t.Errorf("nothing changed, and %s", out.String())
 	}
-	put(t, dir, two)
+	putFiles(t, dir, two)
 	if s.look(); s.current.Load().Leaf.DNSNames[0] != "two.example" {
 		t.Error("the new certificate is not served")
 	}
@@ -263,7 +263,7 @@ func TestFiles(t *testing.T) {
 	if s.look(); s.current.Load().Leaf.DNSNames[0] != "two.example" {
 		t.Error("a certificate without its key is served")
 	}
-	put(t, dir, one)
+	putFiles(t, dir, one)
 	if s.look(); s.current.Load().Leaf.DNSNames[0] != "one.example" {
 		t.Error("the mended certificate is not served")
 	}
@@ -278,7 +278,8 @@ func TestOpenFails(t *testing.T) {
 		o    Options
 		want string
 	}{
-		{"no such source", Options{Source: "acme"}, "no certificate source"},
+		{"no such source", Options{Source: "x"}, "no certificate source"},
+		{"no challenge", Options{Source: "acme", Hostname: "mail.example.org"}, "no way to prove names"},
 		{"no such file", Options{Source: "files", CertFile: dir + "/c", KeyFile: dir + "/k"}, "there is no file " + dir + "/c"},
 	} {
 		if _, err := Open(t.Context(), tc.o); err == nil || !strings.Contains(err.Error(), tc.want) {

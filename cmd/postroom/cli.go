@@ -28,6 +28,7 @@ type commandLine struct {
 	Queue    queueCommand    `cmd:"" help:"Letters on their way to other servers."`
 	Dkim     dkimCommand     `cmd:"" name:"dkim" help:"The keys that mail is signed with."`
 	DNS      dnsCommand      `cmd:"" name:"dns" help:"The DNS records that a domain needs, and whether they are published."`
+	Cert     certCommand     `cmd:"" help:"The certificates of the server."`
 	Relay    relayCommand    `cmd:"" help:"Smarthosts: servers that take mail to others for this one."`
 	Sendmail sendmailCommand `cmd:"" help:"Hand in a letter from standard input, for programs on this machine that call sendmail."`
 	Resolve  resolveCommand  `cmd:"" help:"Show where mail for an address goes. Exit status 0: it is accepted, 1: refused."`

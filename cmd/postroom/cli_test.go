@@ -116,7 +116,7 @@ func TestWrongUsage(t *testing.T) {
 	}{
 		{"", []string{`expected one of "serve"`, "postroom --help"}},
 		{"sevre", []string{"unexpected argument sevre", `"serve"`}},
-		{"dns check", []string{"unexpected argument dns"}},
+		{"dsn check", []string{"unexpected argument dsn"}},
 		{"serve --port 25", []string{"unknown flag --port", "`postroom serve --help`"}},
 		{"domain", []string{`expected one of "add"`, "`postroom domain --help`"}},
 		{"domain add", []string{`<domain>`, "usage: postroom domain add <domain>"}},

@@ -206,7 +206,7 @@ func TestWrongConfiguration(t *testing.T) {
 		{"no host name", "", ": hostname: missing"},
 		{"not TOML", "hostname\n", ":1: "},
 		{"bad address", "hostname = \"mail.example.org\"\n[listen]\nsmtp = [\"25\"]\n", ":3: listen.smtp: "},
-		{"ACME is not there", "hostname = \"mail.example.org\"\n[tls]\nsource = \"acme\"\n", ":3: tls.source: "},
+		{"no such authority", "hostname = \"mail.example.org\"\n[tls]\nsource = \"acme\"\nca = \"x\"\n", ":4: tls.ca: "},
 		{"two at once", "hostname = \"x\"\ndata_dir = \"y\"\n", ":2: data_dir: "},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -17,6 +18,7 @@ import (
 	"github.com/postroom/postroom/internal/maillog"
 	"github.com/postroom/postroom/internal/mtasts"
 	"github.com/postroom/postroom/internal/resolve"
+	"github.com/postroom/postroom/tlsconf"
 )
 
 type dnsCommand struct {
@@ -43,6 +45,9 @@ func profileOf(ctx context.Context, c *config.Config, s *stores, target dnsTarge
 	if p.Keys, err = s.accounts.DKIMKeys(ctx, d.Name); err != nil {
 		return p, err
 	}
+	if err := addCertificates(ctx, &p, c, s); err != nil {
+		return p, err
+	}
 	if len(p.IPs) == 0 {
 		all, err := listen.Addresses()
 		if err != nil {
@@ -60,6 +65,28 @@ func profileOf(ctx context.Context, c *config.Config, s *stores, target dnsTarge
 		}
 	}
 	return p, nil
+}
+
+// addCertificates adds what the certificates of the server have to do with the DNS.
+func addCertificates(ctx context.Context, p *dnscheck.Profile, c *config.Config, s *stores) error {
+	var keys []tlsconf.Key
+	switch c.TLS.Source {
+	case "acme":
+		p.CAs = tlsconf.Identities(c.TLS.CA)
+		var err error
+		if keys, err = tlsconf.NewStore(s.db, s.key.For("tls")).Keys(ctx, p.Hostname); err != nil && !errors.Is(err, tlsconf.ErrUnknownName) {
+			return fmt.Errorf("keys of certificates: %w", err)
+		}
+	default:
+		found, err := tlsconf.Look(tlsconf.Options{Source: c.TLS.Source, CertFile: c.TLS.Cert, KeyFile: c.TLS.Key, DataDir: c.DataDir, Hostname: c.Hostname})
+		if err == nil { // without a certificate there is nothing to be said of it
+			keys = found.Keys
+		}
+	}
+	for _, k := range keys {
+		p.TLSA = append(p.TLSA, k.String())
+	}
+	return nil
 }
 
 // shownRecord is a record as --json prints it.

@@ -143,12 +143,6 @@ func newServer(ctx context.Context, c *config.Config, open listeners, around sur
 	if err := s.stores.mailbox.Sweep(ctx); err != nil {
 		return nil, fmt.Errorf("sweep the store: %w", err)
 	}
-	s.certificates, err = tlsconf.Open(ctx, tlsconf.Options{
-		Source: c.TLS.Source, CertFile: c.TLS.Cert, KeyFile: c.TLS.Key, DataDir: c.DataDir, Hostname: c.Hostname, Log: log,
-	})
-	if err != nil {
-		return nil, err
-	}
 	return s, s.assemble(ctx, spool, around)
 }
 
@@ -192,6 +186,13 @@ func (s *server) assemble(ctx context.Context, spool string, around surroundings
 	if err != nil {
 		return err
 	}
+	certificates, err := s.certificateOptions()
+	if err != nil {
+		return err
+	}
+	if s.certificates, err = tlsconf.Open(ctx, certificates); err != nil { // last of what it needs: it begins at once, and a failure is told by mail
+		return err
+	}
 	sending, err := submission.New(submission.Options{
 		Hostname: c.Hostname, Accounts: s.stores.accounts, Mailbox: s.stores.mailbox, Queue: s.queue, DB: s.stores.db,
 		SpoolDir: spool, Reserve: int64(c.Limits.DiskReserve), Log: s.log,
@@ -208,7 +209,7 @@ func (s *server) assemble(ctx context.Context, spool string, around surroundings
 	letters := smtpd.Limits{MessageSize: int64(c.Limits.MessageSize), Recipients: c.Limits.Recipients}
 	s.engines = map[string]engine{
 		serviceSubmission: &smtpd.Server{
-			Hostname: c.Hostname, Handler: sending, TLS: s.certificates.ForLogins(), Submission: true, Log: s.log,
+			Hostname: c.Hostname, Handler: sending, TLS: s.certificates.ForLogins(), TLSReady: s.certificates.Ready, Submission: true, Log: s.log,
 			Limits: letters, Connections: connections, Group: serviceSubmission,
 		},
 		serviceSubmissions: &smtpd.Server{
@@ -220,7 +221,7 @@ func (s *server) assemble(ctx context.Context, spool string, around surroundings
 			Limits: letters, Connections: connections, Group: serviceSMTP,
 		},
 		servicePOP3: &pop3d.Server{
-			Hostname: c.Hostname, Handler: s.fetching, TLS: s.certificates.ForLogins(), Log: s.log,
+			Hostname: c.Hostname, Handler: s.fetching, TLS: s.certificates.ForLogins(), TLSReady: s.certificates.Ready, Log: s.log,
 			Connections: connections, Group: servicePOP3,
 		},
 		servicePOP3S: &pop3d.Server{

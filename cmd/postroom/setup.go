@@ -29,6 +29,7 @@ type setupCommand struct {
 	Dir       string          `placeholder:"DIR" help:"Keep everything in DIR, instead of /etc/postroom and /var/lib/postroom."`
 	User      string          `default:"postroom" help:"The user to serve as, made where it is missing (as root only)."`
 	NoWeb     bool            `help:"Leave ports 80 and 443 to a web server that is there already."`
+	TLS       string          `name:"tls" enum:",acme,local" default:"" placeholder:"SOURCE" help:"Where certificates come from: acme, a public authority (default, on the usual ports), or local, an authority of its own."`
 	Service   bool            `help:"Install the service and start it (systemd; as root only)."`
 	Yes       bool            `short:"y" help:"Ask nothing: take what is proposed."`
 	Anyway    bool            `help:"Go on where something stands in the way."`
@@ -169,7 +170,21 @@ func (j *setupJob) choosePorts() {
 		}
 		*addrs = high
 	}
-	j.config.TLS = config.TLS{Source: "local"} // no authority certifies a name on such ports
+	j.config.TLS.Source = "local" // no authority certifies a name on such ports
+}
+
+// chooseCertificates asks a public authority where it can be asked: for the usual ports of a web server.
+func (j *setupJob) chooseCertificates() {
+	l := j.config.Listen
+	switch {
+	case j.TLS != "":
+		j.config.TLS.Source = j.TLS
+	case j.config.TLS.Source == "local" && (j.m.IsRoot() || j.m.LowPorts() <= smtpPort) && len(l.HTTP)+len(l.HTTPS) > 0:
+		j.config.TLS.Source = "acme"
+	}
+	if j.config.TLS.Source == "acme" {
+		j.config.TLS.Email = j.config.Alerts.To
+	}
 }
 
 func highPort(address string) string {

@@ -441,3 +441,34 @@ func TestHighPort(t *testing.T) {
 		}
 	}
 }
+
+// TestSetupCertificates shows where setup has certificates come from, and what it says of it.
+func TestSetupCertificates(t *testing.T) {
+	for _, tc := range []struct {
+		name string
+		root bool
+		low  int
+		args []string
+		want string // in the configuration
+		next string
+	}{
+		{"root", true, 1024, nil, "source = \"acme\"", "cert list"},
+		{"a user who may take low ports", false, 0, nil, "source = \"acme\"", "cert list"},
+		{"a user", false, 1024, nil, "source = \"local\"", "ca.pem"},
+		{"beside a web server", true, 1024, []string{"--no-web"}, "source = \"local\"", "ca.pem"},
+		{"as asked", true, 1024, []string{"--tls", "local"}, "source = \"local\"", "ca.pem"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			s := newPlace(t, tc.root)
+			s.on.low = tc.low
+			r := s.must("anna@example.org\nanna@elsewhere.example\n", append([]string{"example.org", "--no-network"}, tc.args...)...)
+			config, err := os.ReadFile(s.config())
+			if err != nil || !strings.Contains(string(config), tc.want) || strings.Contains(string(config), "email = \"anna@elsewhere.example\"") != strings.Contains(tc.want, "acme") {
+				t.Errorf("%v\n%s", err, config)
+			}
+			if !strings.Contains(r.stderr, tc.next) || !strings.Contains(r.stderr, "dns check example.org") {
+				t.Errorf("says\n%s", r.stderr)
+			}
+		})
+	}
+}

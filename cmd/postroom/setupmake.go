@@ -132,6 +132,7 @@ func (j *setupJob) makeConfig(context.Context) error {
 	if !j.Alerts.IsZero() {
 		j.config.Alerts.To = j.Alerts.String()
 	}
+	j.chooseCertificates()
 	text := configText(j.config)
 	c, err := config.Parse(j.file, text)
 	if err != nil {
@@ -166,7 +167,11 @@ func configText(c *config.Config) []byte {
 		fmt.Fprintf(&b, "%s%s = [%s]\n", head, s.Name, strings.Join(quoted, ", "))
 		head = ""
 	}
-	fmt.Fprintf(&b, "\n[tls]\nsource = %s # an authority of its own; or \"files\", with cert and key\n", config.Quote(c.TLS.Source))
+	if c.TLS.Source == "acme" {
+		fmt.Fprintf(&b, "\n[tls]\nsource = \"acme\" # a public authority, Let's Encrypt; or \"files\", with cert and key\nemail = %s # that it may write to\n", config.Quote(c.TLS.Email))
+	} else {
+		fmt.Fprintf(&b, "\n[tls]\nsource = %s # an authority of its own; or \"acme\", a public one, or \"files\", with cert and key\n", config.Quote(c.TLS.Source))
+	}
 	fmt.Fprintf(&b, "\n[alerts]\nto = %s # an address elsewhere that hears of trouble\n", config.Quote(c.Alerts.To))
 	return b.Bytes()
 }
@@ -307,7 +312,10 @@ func (j *setupJob) next() {
 		j.p.say("Then `postroom serve%s`.", config)
 	}
 	j.p.say("`postroom dns check %s%s --watch` says when all of it is there, and how to mend what is not.", j.Domain.ASCII(), config)
-	if j.config.TLS.Source == "local" {
+	switch j.config.TLS.Source {
+	case "acme":
+		j.p.say("`postroom cert list%s` says how far the certificate is: it is asked for once the records lead here.", config)
+	case "local":
 		j.p.say("Mail programs trust the certificate once [tls] names a real one; until then, they need %s.", filepath.Join(j.config.DataDir, "tls", "ca.pem"))
 	}
 }

@@ -10,12 +10,17 @@ import (
 
 	"github.com/postroom/postroom/internal/database"
 	"github.com/postroom/postroom/internal/limit"
+	"github.com/postroom/postroom/internal/maillog"
 	"github.com/postroom/postroom/internal/wire"
+	"github.com/postroom/postroom/tlsconf"
 	"github.com/postroom/postroom/web"
 )
 
 // readiness is the kind of change that a probe writes, to see that something can be written. Nobody watches it.
 const readiness = "readiness"
+
+// certificatePatience is how long a scrape waits for the list of certificates.
+const certificatePatience = 5 * time.Second
 
 // assembleWeb joins what is served over HTTP: pages and policies for the world, metrics and health for this machine.
 func (s *server) assembleWeb(mail *limit.Connections) error {
@@ -27,8 +32,8 @@ func (s *server) assembleWeb(mail *limit.Connections) error {
 	}
 	own := limit.NewConnections(web.Limits())
 	admin := web.Admin{Metrics: s.metrics.Handler(s.sources(mail, own)), Checks: s.checks()}
-	s.engines[serviceHTTP] = &web.Server{Handler: site.HTTP(), Connections: own, Group: web.GroupPublic, Log: s.log}
-	s.engines[serviceHTTPS] = &web.Server{Handler: site.HTTPS(), TLS: s.certificates.ForLogins(), Connections: own, Group: web.GroupPublic, Log: s.log}
+	s.engines[serviceHTTP] = &web.Server{Handler: s.certificates.Challenges(site.HTTP()), Connections: own, Group: web.GroupPublic, Log: s.log}
+	s.engines[serviceHTTPS] = &web.Server{Handler: site.HTTPS(), TLS: s.certificates.ForHTTPS(), Connections: own, Group: web.GroupPublic, Log: s.log}
 	s.engines[serviceAdmin] = &web.Server{Handler: admin.Handler(), Connections: own, Group: web.GroupAdmin, Log: s.log}
 	return nil
 }
@@ -50,12 +55,10 @@ func (s *server) publicPorts() web.Ports {
 // sources are what each scrape looks at.
 func (s *server) sources(mail, own *limit.Connections) web.Sources {
 	return web.Sources{
-		Queue: s.queue.Stats,
-		Certificates: func() []web.Certificate {
-			return []web.Certificate{{Name: s.config.Hostname, Expires: s.certificates.Expires()}}
-		},
-		FreeSpace: s.stores.db.FreeSpace,
-		Reserve:   int64(s.config.Limits.DiskReserve),
+		Queue:        s.queue.Stats,
+		Certificates: s.certificatesNow,
+		FreeSpace:    s.stores.db.FreeSpace,
+		Reserve:      int64(s.config.Limits.DiskReserve),
 		Connections: func() map[string]int {
 			all := map[string]int{serviceSMTP: 0, serviceSubmission: 0, servicePOP3: 0} // also where none is open
 			maps.Copy(all, mail.ByGroup())
@@ -64,6 +67,23 @@ func (s *server) sources(mail, own *limit.Connections) web.Sources {
 		},
 		Log: s.log,
 	}
+}
+
+// certificatesNow are the certificates that are served, or should be. Names that do not lead here need none.
+func (s *server) certificatesNow() (all []web.Certificate) {
+	ctx, cancel := context.WithTimeout(context.Background(), certificatePatience)
+	defer cancel()
+	known, err := s.certificates.List(ctx)
+	if err != nil {
+		s.log.Error("certificates not listed", maillog.Err, err)
+		return []web.Certificate{{Name: s.config.Hostname, Expires: s.certificates.Expires(), Failing: true}}
+	}
+	for _, c := range known {
+		if c.State != tlsconf.Skipped {
+			all = append(all, web.Certificate{Name: c.Name, Expires: c.Expires, Failing: c.State == tlsconf.Failed})
+		}
+	}
+	return all
 }
 
 // checks say whether the server can do its work.

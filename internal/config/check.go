@@ -3,6 +3,7 @@ package config
 import (
 	"net"
 	"net/netip"
+	"net/url"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -92,21 +93,103 @@ func (c *Config) checkListen(r *report) {
 }
 
 func (c *Config) checkTLS(r *report) {
-	switch c.TLS.Source {
+	t := &c.TLS
+	switch t.Source {
 	case "local":
-		if c.TLS.Cert != "" || c.TLS.Key != "" {
-			r.add("tls.source", "cert and key are for source = \"files\"")
-		}
 	case "files":
-		for _, f := range []struct{ key, path string }{{"tls.cert", c.TLS.Cert}, {"tls.key", c.TLS.Key}} {
+		for _, f := range []struct{ key, path string }{{"tls.cert", t.Cert}, {"tls.key", t.Key}} {
 			if !filepath.IsAbs(f.path) {
 				r.add(f.key, "%q: source = \"files\" needs a path that begins with a slash", f.path)
 			}
 		}
 	case "acme":
-		r.add("tls.source", "certificates over ACME are not built in yet: use \"files\" with cert and key, or \"local\" for trying out")
+		c.checkACME(r)
 	default:
-		r.add("tls.source", "%q is neither \"files\" nor \"local\"", c.TLS.Source)
+		r.add("tls.source", "%q is neither \"acme\", \"files\" nor \"local\"", t.Source)
+		return
+	}
+	usual := Default().TLS
+	if t.Source != "files" && (t.Cert != "" || t.Key != "") {
+		r.add("tls.source", "cert and key are for source = \"files\"")
+	}
+	if usual.Source, usual.Cert, usual.Key = t.Source, t.Cert, t.Key; t.Source != "acme" && *t != usual {
+		r.add("tls.source", "of the keys here, only source, cert and key are for source = %q", t.Source)
+	}
+}
+
+// checkACME looks at what certificates of a public authority need.
+func (c *Config) checkACME(r *report) {
+	t := &c.TLS
+	switch u, err := url.Parse(t.CA); {
+	case t.CA == "letsencrypt", t.CA == "zerossl", t.CA == "google":
+	case err != nil || u.Scheme != "https" || u.Host == "":
+		r.add("tls.ca", "%q is neither letsencrypt, zerossl or google nor the https:// URL of an ACME directory", t.CA)
+	}
+	if t.Email != "" {
+		if _, err := addr.Parse(t.Email); err != nil {
+			r.add("tls.email", "%q is not a mail address", t.Email)
+		}
+	}
+	if (t.EABKeyID == "") != (t.EABKeyFile == "") {
+		r.add("tls.eab_kid", "eab_kid and eab_key_file come together: the authority gives you both")
+	}
+	if t.EABKeyID == "" && (t.CA == "zerossl" || t.CA == "google") {
+		r.add("tls.ca", "%s wants an external account: set eab_kid and eab_key_file, which it gives you", t.CA)
+	}
+	for _, f := range []struct{ key, path string }{{"tls.ca_roots", t.CARoots}, {"tls.eab_key_file", t.EABKeyFile}, {"tls.dns_key_file", t.KeyFile}} {
+		if f.path != "" && !filepath.IsAbs(f.path) {
+			r.add(f.key, "%q does not begin with a slash", f.path)
+		}
+	}
+	c.checkChallenge(r)
+}
+
+func (c *Config) checkChallenge(r *report) {
+	t := &c.TLS
+	switch t.Challenge {
+	case "auto":
+		if len(c.Listen.HTTP)+len(c.Listen.HTTPS) == 0 {
+			r.add("tls.challenge", "authorities look at port 80 or 443: set listen.http or listen.https, or challenge = \"dns-01\"")
+		}
+	case "http-01":
+		if len(c.Listen.HTTP) == 0 {
+			r.add("tls.challenge", "\"http-01\" needs listen.http, usually [\":80\"]")
+		}
+	case "tls-alpn-01":
+		if len(c.Listen.HTTPS) == 0 {
+			r.add("tls.challenge", "\"tls-alpn-01\" needs listen.https, usually [\":443\"]")
+		}
+	case "dns-01":
+		c.checkProvider(r)
+		return
+	default:
+		r.add("tls.challenge", "%q is none of auto, http-01, tls-alpn-01 and dns-01", t.Challenge)
+	}
+	if t.Provider+t.Server+t.KeyName+t.KeyFile != "" {
+		r.add("tls.challenge", "dns_provider and the keys beside it are for challenge = \"dns-01\"")
+	}
+}
+
+func (c *Config) checkProvider(r *report) {
+	t := &c.TLS
+	switch t.Provider {
+	case "rfc2136":
+		if _, _, err := net.SplitHostPort(t.Server); err != nil {
+			r.add("tls.dns_server", "%q: dns_provider = \"rfc2136\" needs the primary name server with its port, such as 192.0.2.53:53", t.Server)
+		}
+		if t.KeyName == "" || t.KeyFile == "" {
+			r.add("tls.dns_key_name", "dns_provider = \"rfc2136\" needs dns_key_name, the TSIG key's name, and dns_key_file, a file with its secret in base64")
+		}
+	case "cloudflare", "hetzner":
+		if t.KeyFile == "" {
+			r.add("tls.dns_key_file", "dns_provider = %q needs a file with the API token", t.Provider)
+		}
+	case "route53":
+		if (t.KeyName == "") != (t.KeyFile == "") {
+			r.add("tls.dns_key_name", "dns_key_name, the access key's id, and dns_key_file, a file with the secret key, come together; without both, the environment's are used")
+		}
+	default:
+		r.add("tls.dns_provider", "%q is none of rfc2136, cloudflare, route53 and hetzner", t.Provider)
 	}
 }
 
@@ -142,7 +225,8 @@ func (c *Config) Notes() (notes []string) {
 
 // knownKeys lists every key with its table.
 func knownKeys() []string {
-	keys := []string{"hostname", "data_dir", "database", "tls.source", "tls.cert", "tls.key", "dns.resolvers", "dns.trust_ad",
+	keys := []string{"hostname", "data_dir", "database", "tls.source", "tls.cert", "tls.key", "tls.ca", "tls.ca_roots",
+		"tls.email", "tls.eab_kid", "tls.eab_key_file", "tls.challenge", "tls.dns_provider", "tls.dns_server", "tls.dns_key_name", "tls.dns_key_file", "dns.resolvers", "dns.trust_ad",
 		"limits.message_size", "limits.recipients", "limits.connections", "limits.connections_per_address",
 		"limits.connections_per_account", "limits.disk_reserve", "proxy.trusted", "alerts.to", "log.level", "log.format"}
 	for _, s := range (&Listen{}).services() {

@@ -42,12 +42,27 @@ type Listen struct {
 	Admin       []string `toml:"admin"`
 }
 
-// TLS is where certificates come from.
+// TLS is where certificates come from. Secrets are read from files of their own: this one may be shown to others.
 type TLS struct {
-	Source string `toml:"source"` // "local" or "files"
-	Cert   string `toml:"cert"`
-	Key    string `toml:"key"`
+	Source string `toml:"source"` // "acme", "files" or "local"
+
+	Cert string `toml:"cert"` // of source files
+	Key  string `toml:"key"`
+
+	CA         string `toml:"ca"` // of source acme, like the rest: a name or the URL of a directory
+	CARoots    string `toml:"ca_roots"`
+	Email      string `toml:"email"`
+	EABKeyID   string `toml:"eab_kid"`
+	EABKeyFile string `toml:"eab_key_file"`
+	Challenge  string `toml:"challenge"`
+	Provider   string `toml:"dns_provider"`
+	Server     string `toml:"dns_server"`
+	KeyName    string `toml:"dns_key_name"`
+	KeyFile    string `toml:"dns_key_file"`
 }
+
+// NeedsPorts tells whether authorities prove names at our web ports.
+func (t TLS) NeedsPorts() bool { return t.Source == "acme" && t.Challenge != "dns-01" }
 
 // DNS is who is asked: the system's resolvers where none is named. TrustAD says that they tell the truth about DNSSEC (the
 // AD bit of RFC 4035 section 3.2.3) over a network where nobody can change it; nil stands for what Trusts says.
@@ -118,7 +133,7 @@ func Default() *Config {
 			SMTP: []string{":25"}, Submission: []string{":587"}, Submissions: []string{":465"}, POP3: []string{":110"}, POP3S: []string{":995"},
 			HTTP: []string{":80"}, HTTPS: []string{":443"}, Admin: []string{"127.0.0.1:8025"},
 		},
-		TLS: TLS{Source: "local"},
+		TLS: TLS{Source: "local", CA: "letsencrypt", Challenge: "auto"},
 		Limits: Limits{
 			MessageSize: 50 << 20, Recipients: 1000, Connections: 2000,
 			ConnectionsPerAddress: 20, ConnectionsPerAccount: 10, DiskReserve: 1 << 30,

@@ -2,6 +2,7 @@ package config
 
 import (
 	"errors"
+	"maps"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -9,6 +10,8 @@ import (
 	"strings"
 	"testing"
 )
+
+const acme = "[tls]\nsource = \"acme\"\n"
 
 const least = "hostname = \"mail.example.org\"\n"
 
@@ -58,7 +61,22 @@ func TestProblems(t *testing.T) {
 		{"bad port", least + "[listen]\nsmtp = [\":70000\"]\n", "listen.smtp: \":70000\" has no port"},
 		{"a name", least + "[listen]\nsmtp = [\"example.org:25\"]\n", "is not an IP address"},
 		{"taken", least + "[listen]\npop3 = [\":25\"]\n", "p.toml:3: listen.pop3: :25 is taken by listen.smtp already"},
-		{"acme", least + "[tls]\nsource = \"acme\"\n", "p.toml:3: tls.source: certificates over ACME are not built in yet"},
+		{"acme without ports", least + acme + "[listen]\nhttp = []\nhttps = []\n", "p.toml: tls.challenge: authorities look at port 80 or 443"},
+		{"http-01 without a port", least + acme + "challenge = \"http-01\"\n[listen]\nhttp = []\nhttps = [\":443\"]\n", "p.toml:4: tls.challenge: \"http-01\" needs listen.http"},
+		{"tls-alpn-01 without a port", least + acme + "challenge = \"tls-alpn-01\"\n[listen]\nhttp = [\":80\"]\nhttps = []\n", "\"tls-alpn-01\" needs listen.https"},
+		{"no such challenge", least + acme + "challenge = \"dns\"\n", "\"dns\" is none of auto, http-01"},
+		{"authority", least + acme + "ca = \"http://ca.example\"\n", "p.toml:4: tls.ca: \"http://ca.example\" is neither"},
+		{"email", least + acme + "email = \"me\"\n", "tls.email: "},
+		{"half an external account", least + acme + "eab_kid = \"k\"\n", "p.toml:4: tls.eab_kid: eab_kid and eab_key_file come together"},
+		{"no external account", least + acme + "ca = \"zerossl\"\n", "zerossl wants an external account"},
+		{"relative file", least + acme + "eab_kid = \"k\"\neab_key_file = \"x\"\n", "tls.eab_key_file: \"x\" does not begin with a slash"},
+		{"provider", least + acme + "challenge = \"dns-01\"\n", "tls.dns_provider: \"\" is none of rfc2136"},
+		{"rfc2136 without a server", least + acme + "challenge = \"dns-01\"\ndns_provider = \"rfc2136\"\n", "tls.dns_server: "},
+		{"rfc2136 without a key", least + acme + "challenge = \"dns-01\"\ndns_provider = \"rfc2136\"\ndns_server = \"192.0.2.1:53\"\n", "tls.dns_key_name: "},
+		{"cloudflare without a token", least + acme + "challenge = \"dns-01\"\ndns_provider = \"cloudflare\"\n", "tls.dns_key_file: "},
+		{"half of route53", least + acme + "challenge = \"dns-01\"\ndns_provider = \"route53\"\ndns_key_name = \"x\"\n", "come together"},
+		{"provider without dns-01", least + acme + "dns_provider = \"hetzner\"\n[listen]\nhttp = [\":80\"]\n", "are for challenge = \"dns-01\""},
+		{"acme's keys elsewhere", least + "[tls]\nemail = \"op@example.org\"\n", "only source, cert and key are for source = \"local\""},
 		{"source", least + "[tls]\nsource = \"x\"\n", "tls.source: \"x\" is neither"},
 		{"files without paths", least + "[tls]\nsource = \"files\"\n", "tls.cert: "},
 		{"local with paths", least + "[tls]\ncert = \"/x\"\n", "cert and key are for source"},
@@ -112,13 +130,19 @@ func TestPrintReadsBack(t *testing.T) {
 	all.Hostname = "mail.example.org"
 	all.DataDir = "/srv/\"odd\" \\ name\x01ü"
 	all.Listen.Admin = []string{"127.0.0.1:8025", "[::1]:8025", "localhost:8026", "192.0.2.1:8025", ":8025"}
-	all.TLS = TLS{"files", "/c.pem", "/k.pem"}
+	all.TLS.Source, all.TLS.Cert, all.TLS.Key = "files", "/c.pem", "/k.pem"
 	all.DNS = DNS{[]string{"127.0.0.1:53"}, &yes}
 	all.Limits.DiskReserve = 1234567
 	all.Alerts.To = "me@example.net"
 	plain := Default()
 	plain.Hostname = "mail.example.org"
-	for _, c := range []*Config{plain, all} {
+	public := Default()
+	public.Hostname = "mail.example.org"
+	public.TLS = TLS{
+		Source: "acme", CA: "https://ca.example/dir", CARoots: "/roots.pem", Email: "op@example.org", EABKeyID: "k", EABKeyFile: "/eab",
+		Challenge: "dns-01", Provider: "rfc2136", Server: "192.0.2.1:53", KeyName: "hmac-sha512:k", KeyFile: "/tsig",
+	}
+	for _, c := range []*Config{plain, all, public} {
 		var b strings.Builder
 		if err := c.Print(&b); err != nil {
 			t.Fatal(err)
@@ -146,12 +170,15 @@ func TestPrintReadsBack(t *testing.T) {
 // TestKnownKeys shows that the list of keys is complete: everything that Print writes is in it.
 func TestKnownKeys(t *testing.T) {
 	c := Default()
-	c.TLS.Source = "files"
 	yes := true
 	c.DNS.TrustAD = &yes
-	var b strings.Builder
-	if err := c.Print(&b); err != nil {
-		t.Fatal(err)
+	printed := map[string]int{}
+	for _, c.TLS.Source = range []string{"files", "acme"} {
+		var b strings.Builder
+		if err := c.Print(&b); err != nil {
+			t.Fatal(err)
+		}
+		maps.Copy(printed, keyLines([]byte(b.String())))
 	}
 	known := map[string]bool{"": true}
 	for _, k := range knownKeys() {
@@ -159,7 +186,7 @@ func TestKnownKeys(t *testing.T) {
 		table, _, ok := strings.Cut(k, ".")
 		known[table] = known[table] || ok
 	}
-	for key := range keyLines([]byte(b.String())) {
+	for key := range printed {
 		if !known[key] {
 			t.Errorf("%s is printed and not known", key)
 		}

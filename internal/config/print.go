@@ -25,9 +25,20 @@ func (c *Config) Print(w io.Writer) error {
 		}
 		p("%s = %s%s", s.name, quoteAll(s.addrs), note)
 	}
-	p("\n[tls]\nsource = %s # \"local\": a certificate authority of its own, for trying out; \"files\": cert and key", quote(c.TLS.Source))
-	if c.TLS.Source == "files" {
-		p("cert = %s\nkey = %s", quote(c.TLS.Cert), quote(c.TLS.Key))
+	p("\n[tls]\nsource = %s # \"acme\": a public authority; \"files\": cert and key; \"local\": an authority of its own, for trying out", quote(c.TLS.Source))
+	switch t := c.TLS; t.Source {
+	case "files":
+		p("cert = %s\nkey = %s", quote(t.Cert), quote(t.Key))
+	case "acme":
+		p("ca = %s # or \"zerossl\", \"google\", or the URL of an ACME directory", quote(t.CA))
+		p("ca_roots = %s # a file with the certificates to trust for that URL, where the system's do not do", quote(t.CARoots))
+		p("email = %s # the authority may write to it", quote(t.Email))
+		p("eab_kid = %s\neab_key_file = %s # external account, where the authority wants one", quote(t.EABKeyID), quote(t.EABKeyFile))
+		p("challenge = %s # http-01 (port 80), tls-alpn-01 (port 443), dns-01; auto: both of the first", quote(t.Challenge))
+		p("dns_provider = %s # for dns-01: rfc2136, cloudflare, route53 or hetzner", quote(t.Provider))
+		p("dns_server = %s # of rfc2136: the primary name server, with its port", quote(t.Server))
+		p("dns_key_name = %s # of rfc2136: the TSIG key, as name or hmac-sha512:name; of route53: the access key's id", quote(t.KeyName))
+		p("dns_key_file = %s # a file with the TSIG secret, the API token or the secret key", quote(t.KeyFile))
 	}
 	p("\n[dns]\nresolvers = %s # such as \"127.0.0.1:53\"; none: those of the system", quoteAll(c.DNS.Resolvers))
 	if c.DNS.TrustAD != nil {

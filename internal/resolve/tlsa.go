@@ -75,6 +75,11 @@ func (r *Resolver) Addresses(ctx context.Context, name string) (Addresses, error
 // TLSA returns the TLSA records of a name, and whether they were validated: those that were not mean nothing.
 func (r *Resolver) TLSA(ctx context.Context, name string) (all []TLSA, secure bool, err error) {
 	a, err := r.Lookup(ctx, name, dns.TypeTLSA)
+	return a.TLSA(), a.Secure, err
+}
+
+// TLSA is what the TLSA records among those found say.
+func (a Answer) TLSA() (all []TLSA) {
 	for _, rr := range a.Records {
 		tlsa, ok := rr.(*dns.TLSA)
 		if !ok {
@@ -86,5 +91,5 @@ func (r *Resolver) TLSA(ctx context.Context, name string) (all []TLSA, secure bo
 		}
 		all = append(all, TLSA{tlsa.Usage, tlsa.Selector, tlsa.MatchingType, data})
 	}
-	return all, a.Secure, err
+	return all
 }
