@@ -2,7 +2,6 @@ package dnscheck
 
 import (
 	"net/netip"
-	"slices"
 
 	"github.com/postroom/postroom/accounts"
 	"github.com/postroom/postroom/internal/addr"
@@ -24,7 +23,7 @@ type Profile struct {
 	Ports    []int  // that clients use, with TLS from the first octet or STARTTLS: of 25, 465, 587, 995
 }
 
-// families are the addresses of one family.
+// addresses are those of one family.
 func (p Profile) addresses(six bool) (all []netip.Addr) {
 	for _, ip := range p.IPs {
 		if ip.Is6() == six {
@@ -34,9 +33,7 @@ func (p Profile) addresses(six bool) (all []netip.Addr) {
 	return all
 }
 
-func (p Profile) has(ip netip.Addr) bool { return slices.Contains(p.IPs, ip) }
-
-// key returns the key of a selector.
+// signing are the keys whose records are needed.
 func (p Profile) signing() (all []accounts.DKIMKey) {
 	for _, k := range p.Keys {
 		if k.State != accounts.KeyRetired {
