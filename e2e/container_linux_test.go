@@ -79,7 +79,7 @@ func TestContainerRoom(t *testing.T) {
 	if err := os.WriteFile("/proc/sys/net/ipv4/ip_unprivileged_port_start", []byte("25\n"), 0o644); err != nil {
 		t.Skipf("low ports stay closed: %v", err)
 	}
-	finish(t, "", program(t, "ip"), "link", "set", "lo", "up")
+	finish(t, "", "ip", "link", "set", "lo", "up")
 	r := &containerRoom{t, image}
 
 	out, said, code := r.run("setup", "example.org", "--dir", "/var/lib/postroom", "--yes", "--no-network", "--tls", "local")
