@@ -1,5 +1,7 @@
 package dnscheck
 
+import "slices"
+
 // Status is what a check found.
 type Status string
 
@@ -60,7 +62,18 @@ func (r Report) Verdict() Verdict {
 	return v
 }
 
-// report puts the checks together.
+// With adds the checks of an earlier report that were not made again.
+func (r Report) With(earlier Report) Report {
+	for _, c := range earlier.Checks {
+		if !slices.ContainsFunc(r.Checks, func(own Check) bool { return own.ID == c.ID }) {
+			r.Checks = append(r.Checks, c)
+		}
+	}
+	r.OK = r.Verdict() == Well
+	return r
+}
+
+// newReport puts the checks together.
 func newReport(domain string, checks []Check) Report {
 	r := Report{Domain: domain, Checks: checks}
 	for i := range checks { // JSON has lists, empty or not

@@ -43,9 +43,8 @@ func (c *checker) exchangers(ctx context.Context) []Check {
 
 // exchanger finds out about one record, "10 mail.example.org".
 func (c *checker) exchanger(ctx context.Context, value string) exchanger {
-	number, host, _ := strings.Cut(value, " ")
-	x := exchanger{host: host}
-	x.preference, _ = strconv.Atoi(number) // as Texts writes it
+	x := readExchanger(value)
+	host := x.host
 	_, err := netip.ParseAddr(host)
 	if host == "." || err == nil {
 		return x
@@ -61,6 +60,13 @@ func (c *checker) exchanger(ctx context.Context, value string) exchanger {
 	return x
 }
 
+// readExchanger reads a record as Texts writes it.
+func readExchanger(value string) exchanger {
+	number, host, _ := strings.Cut(value, " ")
+	preference, _ := strconv.Atoi(number) // it is one
+	return exchanger{preference: preference, host: host}
+}
+
 // backup begins what is said of another server that takes the mail when this one does not answer.
 const backup = "backup: "
 
@@ -70,17 +76,17 @@ func judgeExchangers(domain, hostname string, all []exchanger) verdict {
 	if len(all) == 0 {
 		return verdict{Missing, publish}
 	}
-	best, own := 1<<16, 1<<16
+	own := 1 << 16
 	for _, x := range all {
 		if d, bad := judgeExchanger(domain, hostname, x, publish); bad {
 			return d
 		}
-		best = min(best, x.preference)
 		if x.here {
 			own = min(own, x.preference)
 		}
 	}
 	foreign := slices.DeleteFunc(slices.Clone(all), func(x exchanger) bool { return x.here })
+	slices.SortFunc(foreign, func(a, b exchanger) int { return a.preference - b.preference })
 	switch {
 	case len(foreign) == 0:
 		return fine

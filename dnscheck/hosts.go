@@ -25,7 +25,9 @@ func (c *checker) nameServers(ctx context.Context) []Check {
 	case v.nothing:
 		k.Status, k.Required, k.Fix = Missing, true, "register "+domain+", or ask the registrar why it is not delegated"
 	case len(v.by) == 0:
-		k.Status, k.Required, k.Fix = Unknown, true, "no name server of "+domain+" answered: try again later, then ask who runs them"
+		k.Status, k.Fix = Unknown, "no name server of "+domain+" answered here: a firewall that keeps port 53 to itself, or they are down"
+		_, err := c.dns.Lookup(ctx, domain, resolve.TypeSOA)
+		k.Required = err != nil // else the world sees them
 	case len(v.silent) > 0:
 		k.Status, k.Fix = Wrong, strings.Join(v.silent, ", ")+" does not answer for "+domain+": remove it at the registrar, or ask who runs it"
 	case v.split():
@@ -52,10 +54,16 @@ func (c *checker) hostAddresses(ctx context.Context, id string, qtype uint16, ow
 	for _, ip := range own {
 		k.Expected = append(k.Expected, ip.String())
 	}
-	behind := len(c.p.IPs) == 0
-	k = c.settle(ctx, k, v, func(values []string) verdict { return judgeAddresses(c.p.Hostname, kind, values, k.Expected, behind) })
+	six := qtype == resolve.TypeAAAA
+	allowed := slices.Clone(k.Expected)
+	for _, ip := range c.p.Also {
+		allowed = append(allowed, ip.String())
+	}
+	k = c.settle(ctx, k, v, func(values []string) verdict {
+		return judgeAddresses(c.p.Hostname, kind, values, k.Expected, allowed, c.p.behind(six))
+	})
 	switch {
-	case k.Status == Missing && len(own) == 0 && len(c.host) > 0:
+	case k.Status == Missing && len(own) == 0 && len(c.host) > 0 && (six || !c.p.behind(six)):
 		k.Status, k.Required, k.Fix = Optional, false, "" // the other family is enough
 	case k.Status == Wrong:
 		k.Required = true // who tries that address finds nobody
@@ -65,8 +73,9 @@ func (c *checker) hostAddresses(ctx context.Context, id string, qtype uint16, ow
 	return k
 }
 
-// judgeAddresses says what addresses come to beside those of this machine. behind: it is behind NAT, and its own addresses tell nothing.
-func judgeAddresses(host, kind string, values, own []string, behind bool) verdict {
+// judgeAddresses says what addresses come to beside those that are wanted, and those that are allowed because this machine has them.
+// behind: the family is behind NAT, and the addresses of the machine tell nothing.
+func judgeAddresses(host, kind string, values, own, allowed []string, behind bool) verdict {
 	var strange []string
 	for _, value := range values {
 		ip, err := netip.ParseAddr(value)
@@ -74,7 +83,7 @@ func judgeAddresses(host, kind string, values, own []string, behind bool) verdic
 		case err != nil:
 		case isProxy(ip):
 			return verdict{Wrong, "switch off the proxy for " + host + " (DNS only, a grey cloud): mail does not pass it"}
-		case !behind && !slices.Contains(own, value):
+		case !behind && !slices.Contains(allowed, value):
 			strange = append(strange, value)
 		case ip.IsPrivate() || ip.IsLoopback() || ip.IsLinkLocalUnicast():
 			return verdict{Wrong, value + " cannot be reached from outside: publish the public address of this server"}
@@ -108,11 +117,11 @@ func isProxy(ip netip.Addr) bool {
 // reverse looks at the name of each address that mail leaves from. Over IPv6 none is needed: an address without one is not used.
 func (c *checker) reverse(ctx context.Context) (all []Check) {
 	for _, ip := range c.sending() {
-		k := Check{ID: "ptr:" + ip.String(), Required: ip.Is4(), Expected: []string{c.p.Hostname}}
+		k := Check{ID: "ptr:" + ip.String(), Required: (ip.Is4() || c.only6()) && !c.p.Relayed, Expected: []string{c.p.Hostname}}
 		v := c.look(ctx, resolve.ReverseName(ip), resolve.TypePTR)
 		k = c.settle(ctx, k, v, func(names []string) verdict { return judgeReverse(ip, c.p.Hostname, names) })
 		switch {
-		case k.Status == Missing && ip.Is6():
+		case k.Status == Missing && ip.Is6() && !c.only6():
 			k.Status, k.Fix = Optional, ""
 		case k.Status == Wrong && slices.ContainsFunc(k.Found, func(name string) bool { return slices.Contains(c.addresses(ctx, name), ip) }):
 			k.Required = false // a name that leads back is enough for most
@@ -158,7 +167,7 @@ func (c *checker) helo(ctx context.Context) []Check {
 // blockLists looks for the addresses that mail leaves from: RFC 5782.
 func (c *checker) blockLists(ctx context.Context) (all []Check) {
 	for _, ip := range c.sending() {
-		k := Check{ID: "dnsbl:" + ip.String(), Name: ip.String(), Type: "A", Status: OK, Required: true}
+		k := Check{ID: "dnsbl:" + ip.String(), Name: ip.String(), Type: "A", Status: OK, Required: !c.p.Relayed}
 		told := false
 		for _, l := range dnsbl.Lists {
 			if ip.Is6() && !l.IPv6 {
@@ -206,12 +215,18 @@ func judgeSPF(name string, values []string, ips []netip.Addr, evaluate func(neti
 	return judgeSPFRecord(name, records[0], ips, evaluate)
 }
 
+// nobody is an address that nobody sends from: RFC 5737.
+var nobody = netip.MustParseAddr("192.0.2.254")
+
 func judgeSPFRecord(name, record string, ips []netip.Addr, evaluate func(netip.Addr) spf.Result) verdict {
 	terms := strings.Fields(record)
 	for _, term := range terms {
 		if t := strings.ToLower(term); t == "all" || t == "+all" {
 			return verdict{Wrong, fmt.Sprintf("replace %s in the SPF record of %s by ~all: it lets everybody send as you", term, name)}
 		}
+	}
+	if r := evaluate(nobody); r.Status == spf.PermError { // it matches nothing, so that all of the record is looked at
+		return verdict{Wrong, fmt.Sprintf("mend the SPF record of %s: %s", name, r.Reason)}
 	}
 	for _, ip := range ips {
 		r := evaluate(ip)
@@ -242,8 +257,11 @@ func (c *checker) spf(ctx context.Context) []Check {
 	k = c.settle(ctx, k, v, func(values []string) verdict {
 		return judgeSPF(domain.ASCII(), values, c.sending(), func(ip netip.Addr) spf.Result { return spf.MailFrom(ctx, asPublished{c.dns}, ip, c.p.Hostname, from) }, spfRecord(c.p))
 	})
-	if k.Status == Missing {
+	switch {
+	case k.Status == Missing:
 		k.Fix = c.hint(ctx, view{name: domain.ASCII(), qtype: resolve.TypeTXT}, k.Fix)
+	case k.Status == Wrong && c.p.Relayed && strings.HasPrefix(k.Fix, "change "):
+		k.Required = false // it is the smarthost that sends
 	}
 	return []Check{k}
 }

@@ -2,6 +2,7 @@ package dnscheck
 
 import (
 	"context"
+	"net/netip"
 	"slices"
 	"strings"
 
@@ -151,10 +152,11 @@ func (c *checker) arrived(ctx context.Context, v view) bool {
 	return slices.Equal(values, v.values())
 }
 
-// asPublished answers as the authoritative servers do, so that SPF is evaluated as it will be seen. It is an spf.Resolver.
+// asPublished answers as the authoritative servers do, so that SPF is evaluated as it will be seen, and the resolver is asked for
+// nothing that does not exist yet. It is an spf.Resolver.
 type asPublished struct{ DNS }
 
-func (p asPublished) texts(ctx context.Context, name string, qtype uint16) (resolve.Answer, error) {
+func (p asPublished) find(ctx context.Context, name string, qtype uint16) (resolve.Answer, error) {
 	all, err := p.Authoritative(ctx, name, qtype)
 	if err == nil {
 		for _, t := range all {
@@ -167,8 +169,35 @@ func (p asPublished) texts(ctx context.Context, name string, qtype uint16) (reso
 }
 
 func (p asPublished) TXT(ctx context.Context, name string) ([]string, error) {
-	a, err := p.texts(ctx, name, resolve.TypeTXT)
+	a, err := p.find(ctx, name, resolve.TypeTXT)
 	return a.TXT(), err
+}
+
+func (p asPublished) A(ctx context.Context, name string) ([]netip.Addr, error) {
+	return p.ips(ctx, name, resolve.TypeA)
+}
+
+func (p asPublished) AAAA(ctx context.Context, name string) ([]netip.Addr, error) {
+	return p.ips(ctx, name, resolve.TypeAAAA)
+}
+
+func (p asPublished) ips(ctx context.Context, name string, qtype uint16) (all []netip.Addr, err error) {
+	a, err := p.find(ctx, name, qtype)
+	for _, text := range a.Texts() {
+		if ip, err := netip.ParseAddr(text); err == nil {
+			all = append(all, ip)
+		}
+	}
+	return all, err
+}
+
+func (p asPublished) MX(ctx context.Context, name string) (all []resolve.MX, err error) {
+	a, err := p.find(ctx, name, resolve.TypeMX)
+	for _, text := range a.Texts() {
+		x := readExchanger(text)
+		all = append(all, resolve.MX{Preference: uint16(x.preference), Host: strings.TrimSuffix(x.host, ".")})
+	}
+	return all, err
 }
 
 // known are the values of a name: what the servers say, or where none answers us, the resolver.

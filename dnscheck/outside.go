@@ -3,12 +3,17 @@ package dnscheck
 import (
 	"context"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"time"
 )
 
+// ErrNotTried is what Probes return that could not even try.
+var ErrNotTried = errors.New("dnscheck: not tried")
+
 const (
-	// daysLeft is when a certificate should have been renewed: authorities that give 90 days, or 45, are asked with a third left.
+	// daysLeft is when a certificate should have been renewed: authorities that give 90 days, or 45, are asked with a third left. Of one
+	// that lasts less than a month, a third of its life.
 	daysLeft = 10
 	// clockOff is how wrong a clock may be before something fails: TLS, signatures and logins look at it.
 	clockOff, clockBad = time.Minute, 5 * time.Minute
@@ -45,6 +50,7 @@ func judgeCertificate(chain []*x509.Certificate, name string, roots *x509.CertPo
 	}
 	_, untrusted := leaf.Verify(x509.VerifyOptions{Roots: roots, Intermediates: intermediates, CurrentTime: leaf.NotAfter.Add(-time.Second)})
 	left := int(leaf.NotAfter.Sub(now).Hours() / 24)
+	enough := min(daysLeft, int(leaf.NotAfter.Sub(leaf.NotBefore).Hours()/24/3))
 	switch {
 	case leaf.VerifyHostname(name) != nil:
 		return verdict{Wrong, fmt.Sprintf("get a certificate for %s: the one that is shown is for %v", name, leaf.DNSNames)}
@@ -54,7 +60,7 @@ func judgeCertificate(chain []*x509.Certificate, name string, roots *x509.CertPo
 		return verdict{Wrong, "set the clock, or wait: the certificate begins on " + leaf.NotBefore.UTC().Format(time.DateOnly)}
 	case untrusted != nil:
 		return verdict{Wrong, "get a certificate from an authority that mail programs know: they do not trust " + leaf.Issuer.CommonName}
-	case left < daysLeft:
+	case left < enough:
 		return verdict{Wrong, fmt.Sprintf("renew the certificate: it ends in %d days, and should have been renewed", left)}
 	}
 	return fine
@@ -66,14 +72,14 @@ func (c *checker) port25(ctx context.Context) (all []Check) {
 		name string
 		six  bool
 	}{{"ipv4", false}, {"ipv6", true}} {
-		if len(c.p.IPs) > 0 && len(c.p.addresses(family.six)) == 0 {
-			continue
+		if len(c.p.addresses(family.six)) == 0 && (family.six || !c.p.behind(false)) {
+			continue // behind NAT there is IPv4, mostly alone
 		}
-		k := Check{ID: "port25-out:" + family.name, Name: "port 25 of other servers", Type: "TCP", Required: !family.six, Status: OK}
-		if len(c.p.IPs) == 0 && family.six {
-			continue // behind NAT there is mostly none
-		}
-		if err := c.probes.Port25(ctx, family.six); err != nil {
+		k := Check{ID: "port25-out:" + family.name, Name: "port 25 of other servers", Type: "TCP", Required: (!family.six || c.only6()) && !c.p.Relayed, Status: OK}
+		switch err := c.probes.Port25(ctx, family.six); {
+		case errors.Is(err, ErrNotTried):
+			k.Status, k.Fix = Unknown, "nobody could be called: "+err.Error()
+		case err != nil:
 			k.Status, k.Found = Wrong, []string{err.Error()}
 			k.Fix = "ask the provider to open port 25 for outgoing " + family.name + ", or send through another server: `postroom relay set`"
 		}

@@ -48,6 +48,9 @@ func Records(p Profile) []Record {
 		add(false, "mta-sts-policy", "mta-sts."+domain, "CNAME", p.Hostname, "where its policy is read")
 	}
 	for _, value := range p.TLSA {
+		if !p.KeepKeys {
+			break // the next one would be wrong, and mail would not arrive
+		}
 		add(false, "tlsa", "_25._tcp."+p.Hostname, "TLSA", value, "the same through DNSSEC, where the zone is signed")
 	}
 	for _, ca := range p.CAs {

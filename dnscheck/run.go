@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/x509"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -80,20 +81,23 @@ func (c *checker) addresses(ctx context.Context, name string) (all []netip.Addr)
 	return all
 }
 
-// sending are the addresses that mail leaves from: those of this machine, or where these are private, what its name leads to.
+// sending are the addresses that mail leaves from: those of this machine, or of a family that is behind NAT, what its name leads to.
 func (c *checker) sending() []netip.Addr {
-	if len(c.p.IPs) > 0 {
-		return c.p.IPs
+	all := slices.Clone(c.p.IPs)
+	for _, ip := range c.host {
+		if c.p.behind(ip.Is6()) {
+			all = append(all, ip)
+		}
 	}
-	return c.host
+	return all
+}
+
+// only6 tells whether mail can leave over IPv6 alone.
+func (c *checker) only6() bool {
+	return !slices.ContainsFunc(c.sending(), netip.Addr.Is4) && len(c.sending()) > 0
 }
 
 // ours tells whether an address is this server's.
 func (c *checker) ours(ip netip.Addr) bool {
-	for _, own := range c.sending() {
-		if own == ip {
-			return true
-		}
-	}
-	return false
+	return slices.Contains(c.sending(), ip) || slices.Contains(c.p.Also, ip)
 }

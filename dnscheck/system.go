@@ -115,7 +115,7 @@ var bigProviders = []string{"gmail.com", "outlook.com", "yahoo.com"}
 
 // Port25 implements Probes: one exchanger that answers is enough.
 func (s *System) Port25(ctx context.Context, six bool) error {
-	failed := errors.New("no exchanger of a big provider could be found")
+	failed := fmt.Errorf("%w: no exchanger of a big provider was found", ErrNotTried)
 	for _, provider := range bigProviders {
 		mx, err := s.DNS.MX(ctx, provider)
 		if err != nil || len(mx) == 0 {
@@ -129,8 +129,10 @@ func (s *System) Port25(ctx context.Context, six bool) error {
 		if err != nil {
 			continue
 		}
-		if failed = s.greeted(ctx, a.Texts()[0], 25); failed == nil {
+		if err := s.greeted(ctx, a.Texts()[0], 25); err == nil {
 			return nil
+		} else if failed = err; ctx.Err() != nil {
+			return err
 		}
 	}
 	return failed

@@ -2,6 +2,7 @@ package dnscheck
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -122,6 +123,8 @@ func (c *checker) dnssec(ctx context.Context) []Check {
 	}
 	a, err := c.dns.Lookup(ctx, domain, resolve.TypeMX)
 	switch {
+	case errors.Is(err, resolve.ErrTimeout):
+		k.Status, k.Fix = Unknown, "the resolver did not answer: try again later"
 	case resolve.IsTemporary(err):
 		k.Status, k.Required = Wrong, true
 		k.Fix = "the name servers answer for " + domain + " and the resolver does not: the DS record at the registrar does not fit the zone's key, or the resolver is ill"
@@ -151,12 +154,14 @@ func judgeTLSA(name string, values, keys []string) verdict {
 	case len(values) == 0:
 		return verdict{status: Optional}
 	case len(keys) == 0:
-		return verdict{Wrong, "remove the TLSA records of " + name + ": this server does not keep its keys, so they will not fit"}
+		return verdict{Wrong, "remove the TLSA records of " + name + ": there is no key here that they could fit"}
+	case !slices.ContainsFunc(values, func(v string) bool { return strings.HasPrefix(v, "3 1 1 ") }):
+		return verdict{Unknown, "publish " + name + " TLSA " + keys[0] + " as well: records of this kind are not compared here"}
 	case !slices.Contains(values, keys[0]):
 		return verdict{Wrong, "publish " + name + " TLSA " + keys[0] + ": the records are those of other keys"}
 	}
 	for _, value := range values {
-		if !slices.Contains(keys, value) && (strings.HasPrefix(value, "3 1 1 ") || strings.HasPrefix(value, "3 ")) {
+		if !slices.Contains(keys, value) && strings.HasPrefix(value, "3 1 1 ") {
 			return verdict{Wrong, "remove " + name + " TLSA " + value + ": no key here fits it"}
 		}
 	}

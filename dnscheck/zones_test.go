@@ -45,7 +45,7 @@ func profile(with []string) Profile {
 		Domain: must(addr.ParseDomain("example.org")), Hostname: "mail.example.org", Keys: pair(),
 		IPs:  []netip.Addr{netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("2001:db8::1")},
 		TLSA: []string{"3 1 1 " + strings.Repeat("ab", 32)}, CAs: []string{"letsencrypt.org"}, STS: mtasts.Testing, STSID: "20261126",
-		Reports: "postmaster@example.org", Web: true,
+		KeepKeys: true, Reports: "postmaster@example.org", Web: true,
 	}
 	for _, word := range with {
 		switch word {
@@ -53,6 +53,14 @@ func profile(with []string) Profile {
 			p.IPs = p.IPs[:1]
 		case "nat":
 			p.IPs = nil
+		case "nat4":
+			p.IPs, p.Behind4 = p.IPs[1:], true
+		case "only-ipv6":
+			p.IPs = p.IPs[1:]
+		case "second":
+			p.Also = []netip.Addr{netip.MustParseAddr("192.0.2.2")}
+		case "relayed":
+			p.Relayed = true
 		case "new-keys":
 			k := pair()[1]
 			k.Selector, k.State = "p2e", accounts.KeyNew

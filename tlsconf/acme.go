@@ -109,6 +109,7 @@ type acmeSource struct {
 	busy    map[string]bool
 	paused  map[string]time.Time // until when a name is let be
 	looked  map[string]time.Time // when the name servers were asked for a key to come
+	aside   map[string]time.Time // when it was said of a name that it cannot be read
 	running sync.WaitGroup
 	slots   chan struct{}
 }
@@ -120,9 +121,10 @@ func newACME(ctx context.Context, hostname string, o ACME, log *slog.Logger) (*a
 	}
 	a := &acmeSource{
 		ACME: o, hostname: host.ASCII(), log: log, store: NewStore(o.DB, o.Sealer), storage: newStorage(o.DB, o.Sealer),
-		prober: network{o.Ports[0], o.Ports[1]}, wake: make(chan struct{}, 1), busy: map[string]bool{}, looked: map[string]time.Time{}, paused: map[string]time.Time{},
+		prober: network{o.Ports[0], o.Ports[1]}, wake: make(chan struct{}, 1), busy: map[string]bool{}, looked: map[string]time.Time{}, aside: map[string]time.Time{}, paused: map[string]time.Time{},
 		slots: make(chan struct{}, maxOrders),
 	}
+	a.store.unreadable = a.setAside
 	if len(o.methods()) == 0 {
 		return nil, errors.New("tls: no way to prove names to the authority: set listen.http or listen.https, or tls.challenge = \"dns-01\"")
 	}
@@ -136,6 +138,17 @@ func newACME(ctx context.Context, hostname string, o ACME, log *slog.Logger) (*a
 	a.issuers = newIssuers(&a.ACME, a.storage, newLibraryLog(log))
 	a.orders = a.issuers
 	return a, nil
+}
+
+// setAside says that a certificate cannot be read, once a day: nothing is ordered for the name, and the others go on.
+func (a *acmeSource) setAside(name string, err error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if at, known := a.aside[name]; known && time.Since(at) < 24*time.Hour {
+		return
+	}
+	a.aside[name] = time.Now()
+	a.log.Error("a certificate cannot be read, and its name has none: was secret.key replaced? `postroom cert remove` forgets an added name", "name", name, "err", err)
 }
 
 // sync makes the names that are asked for the managed ones.
@@ -257,7 +270,7 @@ func (a *acmeSource) round(ctx context.Context) {
 
 // due tells whether a certificate is to be ordered.
 func (r *row) due(now time.Time) bool {
-	return r.renew || r.roll.use && r.state != Failed || !now.Before(r.next)
+	return r.renew || r.roll.use && r.state == Good || !now.Before(r.next)
 }
 
 // lookDue tells whether it is time to ask for the record of a key to come: at once when it was made, and when the TTL is over.

@@ -481,3 +481,36 @@ func TestChallenges(t *testing.T) {
 		}
 	})
 }
+
+// TestUnreadable: a row that cannot be read, such as after secret.key was replaced, keeps neither the server nor the other names from
+// their certificates.
+func TestUnreadable(t *testing.T) {
+	const other = "mta-sts.example.org"
+	for damaged, good := range map[string]string{testHost: other, other: testHost} {
+		t.Run(damaged, func(t *testing.T) {
+			in(t, func(t *testing.T, w *world) {
+				w.setNames(other)
+				if err := w.zone.Add(other + ". 60 IN A 192.0.2.1"); err != nil {
+					t.Fatal(err)
+				}
+			}, func(t *testing.T, w *world, s *Source) {
+				err := w.db.Write(t.Context(), func(tx *database.Tx) error {
+					_, err := tx.Exec("UPDATE tls_certificates SET key = 'x' WHERE name = ?", damaged)
+					return err
+				})
+				if err != nil {
+					t.Fatal(err)
+				}
+				again := w.open(t)
+				defer again.Close()
+				synctest.Wait()
+				if c, err := again.getCertificate(&tls.ClientHelloInfo{ServerName: good}); err != nil || c.Leaf.DNSNames[0] != good {
+					t.Errorf("%s: %v, %v", good, c, err)
+				}
+				if _, err := again.ForMX().GetCertificate(&tls.ClientHelloInfo{ServerName: testHost}); (err != nil) != (damaged == testHost) {
+					t.Errorf("port 25: %v", err)
+				}
+			})
+		})
+	}
+}

@@ -68,12 +68,13 @@ type Status struct {
 
 // Store is what is kept of certificates. Commands use it while a server runs, which notices their changes.
 type Store struct {
-	db   *database.DB
-	seal Sealer
+	db         *database.DB
+	seal       Sealer
+	unreadable func(name string, err error) // is told of rows that cannot be read; nil: nobody
 }
 
 // NewStore returns the certificates in a database, whose keys the sealer opens.
-func NewStore(db *database.DB, seal Sealer) *Store { return &Store{db, seal} }
+func NewStore(db *database.DB, seal Sealer) *Store { return &Store{db: db, seal: seal} }
 
 // Changed ticks after a certificate changed, here or in another process. stop ends it.
 func (s *Store) Changed() (changed <-chan struct{}, stop func()) { return s.db.Watch(changes) }
@@ -229,10 +230,14 @@ func (s *Store) rows(ctx context.Context) (all []*row, err error) {
 		defer rows.Close()
 		for rows.Next() {
 			r, err := s.scan(rows.Scan)
-			if err != nil {
+			switch {
+			case err == nil:
+				all = append(all, r)
+			case r == nil:
 				return err
+			case s.unreadable != nil: // the others go on
+				s.unreadable(r.name, err)
 			}
-			all = append(all, r)
 		}
 		return rows.Err()
 	})
@@ -254,6 +259,7 @@ func (s *Store) row(ctx context.Context, name string) (r *row, err error) {
 	return r, err
 }
 
+// scan reads a row. Where its key or certificate cannot be read, the error comes with the row's name.
 func (s *Store) scan(scan func(...any) error) (*row, error) {
 	var (
 		r                             row
@@ -271,16 +277,16 @@ func (s *Store) scan(scan func(...any) error) (*row, error) {
 	r.failed, r.next, r.roll.made, r.roll.seen = fromMilli(failed), fromMilli(next), fromMilli(made), fromMilli(seen)
 	r.roll.ttl = time.Duration(ttl) * time.Millisecond
 	if r.key, err = s.openKey(key); err != nil {
-		return nil, fmt.Errorf("the key of %s: %w", r.name, err)
+		return &row{name: r.name}, fmt.Errorf("the key of %s: %w", r.name, err)
 	}
 	if nextKey != nil {
 		if r.roll.key, err = s.openKey(nextKey); err != nil {
-			return nil, fmt.Errorf("the next key of %s: %w", r.name, err)
+			return &row{name: r.name}, fmt.Errorf("the next key of %s: %w", r.name, err)
 		}
 	}
 	if r.chain != "" {
 		if r.cert, err = certificate([]byte(r.chain), r.key); err != nil {
-			return nil, fmt.Errorf("the certificate of %s: %w", r.name, err)
+			return &row{name: r.name}, fmt.Errorf("the certificate of %s: %w", r.name, err)
 		}
 	}
 	return &r, nil

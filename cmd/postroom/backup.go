@@ -26,6 +26,9 @@ func (c *backupCommand) Run(ctx context.Context, p *program) (err error) {
 		})
 	}
 	f, err := os.OpenFile(c.File, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if info, e := os.Lstat(c.File); errors.Is(err, fs.ErrExist) && e == nil && info.Mode().IsRegular() && info.Size() == 0 {
+		f, err = os.OpenFile(c.File, os.O_WRONLY, 0) // what a backup that failed has left
+	}
 	switch {
 	case errors.Is(err, fs.ErrExist):
 		return nof("%s is there already, and no backup is written over another: give another name", c.File)
@@ -34,9 +37,11 @@ func (c *backupCommand) Run(ctx context.Context, p *program) (err error) {
 	}
 	kept := false
 	defer func() {
-		if err = errors.Join(err, f.Close()); !kept {
-			err = errors.Join(err, os.Remove(c.File))
+		if !kept {
+			_ = f.Truncate(0) // where the file cannot be removed, since root was given up meanwhile, the next backup takes it
+			_ = os.Remove(c.File)
 		}
+		err = errors.Join(err, f.Close())
 	}()
 	return p.withStores(ctx, func(s *stores) error {
 		octets, err := s.db.Backup(ctx, f)

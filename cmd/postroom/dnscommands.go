@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -48,27 +49,75 @@ func profileOf(ctx context.Context, c *config.Config, s *stores, target dnsTarge
 	if err := addCertificates(ctx, &p, c, s); err != nil {
 		return p, err
 	}
-	if len(p.IPs) == 0 {
-		all, err := listen.Addresses()
-		if err != nil {
-			return p, fmt.Errorf("addresses of this machine: %w", err)
-		}
-		for _, ip := range all {
-			if listen.Public(ip) {
-				p.IPs = append(p.IPs, ip)
-			}
-		}
+	if err := addAddresses(&p, c); err != nil {
+		return p, err
 	}
-	for port, listening := range map[int][]string{25: c.Listen.SMTP, 465: c.Listen.Submissions, 587: c.Listen.Submission, 995: c.Listen.POP3S} {
+	relays, err := relaysAll(ctx, s)
+	if err != nil {
+		return p, err
+	}
+	p.Relayed = relays
+	for port, listening := range listeningOn(c) {
 		if len(listening) > 0 {
 			p.Ports = append(p.Ports, port)
 		}
 	}
+	slices.Sort(p.Ports)
 	return p, nil
+}
+
+// listeningOn is where the ports are served that the world knows.
+func listeningOn(c *config.Config) map[int][]string {
+	return map[int][]string{25: c.Listen.SMTP, 110: c.Listen.POP3, 443: c.Listen.HTTPS, 465: c.Listen.Submissions, 587: c.Listen.Submission, 995: c.Listen.POP3S}
+}
+
+// relaysAll tells whether all mail leaves through a smarthost.
+func relaysAll(ctx context.Context, s *stores) (bool, error) {
+	relays := delivery.NewSmarthosts(s.db, s.key.For("relay"))
+	defer relays.Close()
+	all, err := relays.Relays(ctx)
+	return slices.ContainsFunc(all, func(r delivery.Relay) bool { return r.Sender.IsZero() && r.Destination.IsZero() }), err
+}
+
+// addAddresses adds the addresses of this server: those that are named, else those from which this machine reaches the world. A
+// family with private addresses alone is behind NAT.
+func addAddresses(p *dnscheck.Profile, c *config.Config) error {
+	for _, text := range c.Public {
+		if ip, err := netip.ParseAddr(text); err == nil && len(p.IPs) == 0 { // check has said so otherwise
+			p.IPs = append(p.IPs, ip)
+		}
+	}
+	all, err := listen.Addresses()
+	if err != nil {
+		return fmt.Errorf("addresses of this machine: %w", err)
+	}
+	named := len(p.IPs) > 0
+	for _, six := range []bool{false, true} {
+		source := listen.Source(six)
+		private := false
+		for _, ip := range all {
+			switch {
+			case ip.Is6() != six || ip.IsLoopback() || ip.IsLinkLocalUnicast():
+			case !listen.Public(ip):
+				private = true
+			case !named && (ip == source || !source.IsValid()):
+				p.IPs = append(p.IPs, ip)
+			case !slices.Contains(p.IPs, ip):
+				p.Also = append(p.Also, ip)
+			}
+		}
+		if six {
+			p.Behind6 = private
+		} else {
+			p.Behind4 = private
+		}
+	}
+	return nil
 }
 
 // addCertificates adds what the certificates of the server have to do with the DNS.
 func addCertificates(ctx context.Context, p *dnscheck.Profile, c *config.Config, s *stores) error {
+	p.KeepKeys = c.TLS.Source != "files" // somebody else renews those
 	var keys []tlsconf.Key
 	switch c.TLS.Source {
 	case "acme":
@@ -147,6 +196,9 @@ func (c *dnsRecords) print(p *program, records []dnscheck.Record) error {
 		return nil
 	}
 	if !c.JSON {
+		if !slices.ContainsFunc(records, func(r dnscheck.Record) bool { return r.ID == "host-a" }) {
+			p.say("The public IPv4 address of this server is not known here: give it with --ip, or as public_addresses in the configuration.")
+		}
 		p.say("Names are relative to %s; @ is the domain itself. --zone prints full names, and long values in pieces of 255.\n", c.Domain)
 	}
 	return c.show(p.stdout, shown, t)
@@ -163,6 +215,9 @@ type dnsCheck struct {
 const watchInterval = 15 * time.Second
 
 func (c *dnsCheck) Run(ctx context.Context, p *program) error {
+	if c.JSON && c.Watch {
+		return usagef("--watch prints lines for people: leave out --json, or ask again and again")
+	}
 	conf, err := p.load()
 	if err != nil {
 		return err
@@ -200,7 +255,7 @@ func (c *dnsCheck) Run(ctx context.Context, p *program) error {
 
 // probes look at this server from this machine.
 func probes(c *config.Config, dns *resolve.Resolver) *dnscheck.System {
-	listening := map[int][]string{25: c.Listen.SMTP, 465: c.Listen.Submissions, 587: c.Listen.Submission, 995: c.Listen.POP3S}
+	listening := listeningOn(c)
 	return &dnscheck.System{
 		DNS: dns, Hello: c.Hostname, FetchPolicy: delivery.PolicyFetcher(dns),
 		Local: func(port int) string { return reachable(listening[port]) },
@@ -229,24 +284,30 @@ func verdict(r dnscheck.Report) error {
 	return nil
 }
 
-// watch says what changes, until all is well or somebody ends it.
+// watch says what changes, until all is well or somebody ends it. Only the DNS is looked at again: other servers are not called for it every
+// few seconds.
 func (c *dnsCheck) watch(ctx context.Context, p *program, o dnscheck.Options, report dnscheck.Report) dnscheck.Report {
+	o.Probes = nil
 	for !report.OK {
 		select {
 		case <-ctx.Done():
 			return report
 		case <-time.After(watchInterval):
 		}
-		before := map[string]dnscheck.Status{}
-		for _, k := range report.Checks {
-			before[k.ID] = k.Status
+		now := dnscheck.Run(ctx, o)
+		if ctx.Err() != nil {
+			return report // it was cut short
 		}
-		report = dnscheck.Run(ctx, o)
-		for _, k := range report.Checks {
-			if before[k.ID] != k.Status {
+		now = now.With(report)
+		for _, k := range now.Checks {
+			if !slices.ContainsFunc(report.Checks, func(old dnscheck.Check) bool { return old.ID == k.ID && old.Status == k.Status }) {
 				fmt.Fprintf(p.stdout, "%s  %-8s %s\n", time.Now().Format(time.TimeOnly), k.Status, k.ID)
+				if k.Fix != "" {
+					fmt.Fprintf(p.stdout, "          %s\n", k.Fix)
+				}
 			}
 		}
+		report = now
 	}
 	return report
 }

@@ -129,6 +129,9 @@ func (j *setupJob) makeConfig(context.Context) error {
 		return nil
 	}
 	j.config.Hostname = j.hostname()
+	for _, ip := range j.Public {
+		j.config.Public = append(j.config.Public, ip.String())
+	}
 	if !j.Alerts.IsZero() {
 		j.config.Alerts.To = j.Alerts.String()
 	}
@@ -154,6 +157,13 @@ func configText(c *config.Config) []byte {
 	fmt.Fprintf(&b, "# The configuration of Postroom. `postroom config print` shows all keys with their values.\n\n")
 	fmt.Fprintf(&b, "hostname = %s # the full name of this host; its address is to have the same (PTR)\n", config.Quote(c.Hostname))
 	fmt.Fprintf(&b, "data_dir = %s # all that must last: keep copies of it (postroom backup)\n", config.Quote(c.DataDir))
+	if len(c.Public) > 0 {
+		var quoted []string
+		for _, ip := range c.Public {
+			quoted = append(quoted, config.Quote(ip))
+		}
+		fmt.Fprintf(&b, "public_addresses = [%s] # that lead here, where this machine does not have them itself\n", strings.Join(quoted, ", "))
+	}
 	usual := config.Default().Listen.Services()
 	head := "\n[listen] # the others are the usual ports\n"
 	for i, s := range c.Listen.Services() {

@@ -43,6 +43,10 @@ func (j *setupJob) undo(ctx context.Context) error {
 	case runs:
 		return nof("`postroom serve` runs on %s: stop it first", j.config.DataDir)
 	}
+	if err := j.refuseLoss(ctx); err != nil { // mail may have come while the question was on the screen
+		j.startService(ctx)
+		return err
+	}
 	return j.removeAll(ctx)
 }
 
@@ -60,8 +64,9 @@ func (j *setupJob) refuseLoss(ctx context.Context) error {
 	var (
 		all    []shownAccount
 		queued []struct{}
+		hosted []shownDomain
 	)
-	if err := errors.Join(j.read(ctx, &all, "account", "list"), j.read(ctx, &queued, "queue", "list")); err != nil {
+	if err := errors.Join(j.read(ctx, &all, "account", "list"), j.read(ctx, &queued, "queue", "list"), j.read(ctx, &hosted, "domain", "list")); err != nil {
 		return err
 	}
 	loses := ""
@@ -82,6 +87,8 @@ func (j *setupJob) refuseLoss(ctx context.Context) error {
 		loses = fmt.Sprintf("%d letters wait in the queue", len(queued))
 	case later > 0:
 		loses = fmt.Sprintf("%d accounts were added after setup", later)
+	case j.losesDatabase() && slices.ContainsFunc(hosted, func(d shownDomain) bool { return !j.manifest.Has(setup.MadeDomain, d.ASCII) }):
+		loses = "domains were added after setup"
 	}
 	if loses != "" {
 		return nof("%s: nothing was removed. `postroom backup` saves them; --with-mail removes them, too", loses)
@@ -92,6 +99,16 @@ func (j *setupJob) refuseLoss(ctx context.Context) error {
 // losesDatabase tells whether the whole database goes.
 func (j *setupJob) losesDatabase() bool {
 	return slices.ContainsFunc(j.manifest.Made, func(m setup.Made) bool { return m.Kind == setup.MadeDatabase })
+}
+
+// startService starts again what undo has stopped for nothing.
+func (j *setupJob) startService(ctx context.Context) {
+	if !j.manifest.Has(setup.MadeUnit, setup.UnitFile) || !j.m.HasSystemd() {
+		return
+	}
+	if err := j.m.Tool(ctx, "systemctl", "enable", "--now", filepath.Base(setup.UnitFile)); err != nil {
+		j.p.say("The service was stopped, and could not be started again: %s", reason(err))
+	}
 }
 
 func (j *setupJob) stopService(ctx context.Context) error {

@@ -79,7 +79,8 @@ func (s *server) certificatesNow() (all []web.Certificate) {
 		return []web.Certificate{{Name: s.config.Hostname, Expires: s.certificates.Expires(), Failing: true}}
 	}
 	for _, c := range known {
-		if c.State != tlsconf.Skipped {
+		waiting := c.Expires.IsZero() && c.State != tlsconf.Failed && c.Name != s.config.Hostname
+		if c.State != tlsconf.Skipped && !waiting {
 			all = append(all, web.Certificate{Name: c.Name, Expires: c.Expires, Failing: c.State == tlsconf.Failed})
 		}
 	}

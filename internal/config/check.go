@@ -41,6 +41,11 @@ func (c *Config) checkNames(r *report) {
 	case !strings.Contains(d.ASCII(), "."):
 		r.add("hostname", "%q has no domain: write the full name, such as mail.example.org", c.Hostname)
 	}
+	for _, ip := range c.Public {
+		if _, err := netip.ParseAddr(ip); err != nil {
+			r.add("public_addresses", "%q is not an address", ip)
+		}
+	}
 	if !filepath.IsAbs(c.DataDir) {
 		r.add("data_dir", "%q does not begin with a slash", c.DataDir)
 	}
@@ -225,7 +230,7 @@ func (c *Config) Notes() (notes []string) {
 
 // knownKeys lists every key with its table.
 func knownKeys() []string {
-	keys := []string{"hostname", "data_dir", "database", "tls.source", "tls.cert", "tls.key", "tls.ca", "tls.ca_roots",
+	keys := []string{"hostname", "public_addresses", "data_dir", "database", "tls.source", "tls.cert", "tls.key", "tls.ca", "tls.ca_roots",
 		"tls.email", "tls.eab_kid", "tls.eab_key_file", "tls.challenge", "tls.dns_provider", "tls.dns_server", "tls.dns_key_name", "tls.dns_key_file", "dns.resolvers", "dns.trust_ad",
 		"limits.message_size", "limits.recipients", "limits.connections", "limits.connections_per_address",
 		"limits.connections_per_account", "limits.disk_reserve", "proxy.trusted", "alerts.to", "log.level", "log.format"}

@@ -18,16 +18,17 @@ import (
 
 // Config is the whole configuration. The zero value is not useful: see Default.
 type Config struct {
-	Hostname string  `toml:"hostname"`
-	DataDir  string  `toml:"data_dir"`
-	Database string  `toml:"database"`
-	Listen   Listen  `toml:"listen"`
-	TLS      TLS     `toml:"tls"`
-	DNS      DNS     `toml:"dns"`
-	Limits   Limits  `toml:"limits"`
-	Proxy    Proxy   `toml:"proxy"`
-	Alerts   Alerts  `toml:"alerts"`
-	Log      Logging `toml:"log"`
+	Hostname string   `toml:"hostname"`
+	DataDir  string   `toml:"data_dir"`
+	Database string   `toml:"database"`
+	Public   []string `toml:"public_addresses"` // of this server, where the machine does not have them itself
+	Listen   Listen   `toml:"listen"`
+	TLS      TLS      `toml:"tls"`
+	DNS      DNS      `toml:"dns"`
+	Limits   Limits   `toml:"limits"`
+	Proxy    Proxy    `toml:"proxy"`
+	Alerts   Alerts   `toml:"alerts"`
+	Log      Logging  `toml:"log"`
 }
 
 // Listen is where each service listens, host:port or :port each. The names are those of systemd's sockets, too.

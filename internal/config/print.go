@@ -12,6 +12,7 @@ func (c *Config) Print(w io.Writer) error {
 	var b strings.Builder
 	p := func(format string, args ...any) { fmt.Fprintf(&b, format+"\n", args...) }
 	p("hostname = %s # the full name of this host", quote(c.Hostname))
+	p("public_addresses = %s # where this machine does not have them itself (NAT)", quoteAll(c.Public))
 	p("data_dir = %s", quote(c.DataDir))
 	p("database = %s # relative to data_dir", quote(c.Database))
 	p("\n[listen] # an empty list switches a service off")

@@ -158,6 +158,21 @@ func Addresses() (all []netip.Addr, err error) {
 	return all, err
 }
 
+// Source is the address from which this machine reaches the world over a family; zero where it does not. Nothing is sent.
+func Source(six bool) netip.Addr {
+	network, somewhere := "udp4", "192.0.2.1:9" // RFC 5737: the way there is the way to anywhere
+	if six {
+		network, somewhere = "udp6", "[2001:db8::1]:9"
+	}
+	conn, err := net.Dial(network, somewhere)
+	if err != nil {
+		return netip.Addr{}
+	}
+	defer conn.Close()
+	local, _ := conn.LocalAddr().(*net.UDPAddr) // it is one
+	return local.AddrPort().Addr().Unmap().WithZone("")
+}
+
 // Public tells whether the world can reach an address: it is no private one, and none that providers share among customers (RFC 6598).
 func Public(ip netip.Addr) bool {
 	return ip.IsGlobalUnicast() && !ip.IsPrivate() && !shared.Contains(ip)

@@ -2,6 +2,7 @@ package resolve
 
 import (
 	"context"
+	"errors"
 	"net/netip"
 	"slices"
 	"strings"
@@ -47,8 +48,18 @@ func (r *Resolver) Authoritative(ctx context.Context, name string, qtype uint16)
 		return nil, err
 	}
 	for range maxReferrals {
-		all, below := r.askEach(ctx, zone, servers, k)
-		if below == nil {
+		// One server leads on; only those who know are asked one and all.
+		below, err := r.leadsOn(ctx, zone, servers, k)
+		if err != nil {
+			return nil, err
+		}
+		if below != nil {
+			zone, servers = below.zone, below.servers
+			r.remember(zone, servers)
+			continue
+		}
+		var all []Testimony
+		if all, below = r.askEach(ctx, zone, servers, k); below == nil {
 			return all, nil
 		}
 		zone, servers = below.zone, below.servers
@@ -56,17 +67,70 @@ func (r *Resolver) Authoritative(ctx context.Context, name string, qtype uint16)
 	return nil, k.fail(ErrServer, "too many referrals")
 }
 
-// startingZone finds a zone that the name is in, or below: that of its last two labels, which exists, or of the last one.
+// leadsOn asks one server after the other until one answers, and returns where it sends us. A top-level domain that knows of no such
+// name ends the search.
+func (r *Resolver) leadsOn(ctx context.Context, zone string, servers []nameserver, k key) (below *referral, err error) {
+	if strings.Contains(zone, ".") && !strings.Contains(zone, "arpa") {
+		return nil, nil // below a top-level domain most know themselves
+	}
+	for _, s := range servers[:min(len(servers), maxAddresses)] {
+		t, below := r.askServer(ctx, zone, s, k)
+		switch {
+		case below != nil:
+			return below, nil
+		case IsNotFound(t.Err) && !strings.Contains(zone, "."):
+			return nil, k.fail(ErrNotFound, "it is not delegated")
+		case !IsTemporary(t.Err):
+			return nil, nil
+		}
+	}
+	return nil, nil
+}
+
+// delegation is where a zone is, for a moment: many names of one zone are asked for together.
+type delegation struct {
+	servers []nameserver
+	until   time.Time
+}
+
+const (
+	delegationTTL  = 30 * time.Second
+	maxDelegations = 1000
+)
+
+func (r *Resolver) remember(zone string, servers []nameserver) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.delegations == nil || len(r.delegations) >= maxDelegations {
+		r.delegations = map[string]delegation{}
+	}
+	r.delegations[zone] = delegation{servers, time.Now().Add(delegationTTL)}
+}
+
+// delegated returns the closest zone of a name whose servers were found just now.
+func (r *Resolver) delegated(name string) (zone string, servers []nameserver, ok bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for zone, more := name, true; more; _, zone, more = strings.Cut(zone, ".") {
+		if d, known := r.delegations[zone]; known && time.Now().Before(d.until) {
+			return zone, d.servers, true
+		}
+	}
+	return "", nil, false
+}
+
+// startingZone finds a zone that the name is below: its top-level domain, whose servers say who is in charge now, while resolvers may
+// remember for days who was before. Where the resolver knows no top-level domain, that of the last two labels.
 func (r *Resolver) startingZone(ctx context.Context, k key) (zone string, servers []nameserver, err error) {
+	if zone, servers, ok := r.delegated(k.name); ok {
+		return zone, servers, nil
+	}
 	labels := strings.Split(k.name, ".")
-	for n := min(2, len(labels)); n > 0; n-- {
+	for n := 1; n <= min(2, len(labels)); n++ {
 		zone = strings.Join(labels[len(labels)-n:], ".")
 		var a Answer
 		if a, err = r.Lookup(ctx, zone, dns.TypeNS); err == nil {
 			return zone, nameservers(a.Records, nil), nil
-		}
-		if IsTemporary(err) {
-			break
 		}
 	}
 	return "", nil, err
@@ -124,12 +188,18 @@ func (r *Resolver) askServer(ctx context.Context, zone string, s nameserver, k k
 		}
 	}
 	var reply *dns.Msg
-	for _, ip := range ips[:min(len(ips), maxAddresses)] {
-		var failed *Error
-		if reply, failed = r.try(ctx, netip.AddrPortFrom(ip, r.AuthorityPort), k, false); failed == nil {
+	ips = ips[:min(len(ips), maxAddresses)]
+	for range rounds { // one lost datagram says nothing
+		for _, ip := range ips {
+			var failed *Error
+			if reply, failed = r.try(ctx, netip.AddrPortFrom(ip, r.AuthorityPort), k, false); failed == nil {
+				break
+			}
+			t.Err = failed
+		}
+		if reply != nil || t.Err != nil && !errors.Is(t.Err, ErrTimeout) {
 			break
 		}
-		t.Err = failed
 	}
 	switch {
 	case reply == nil:

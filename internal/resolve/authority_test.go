@@ -77,6 +77,10 @@ func TestAuthoritative(t *testing.T) {
 		alias.test. 60 IN NS ns.alias.test.
 		ns.alias.test. 60 IN A 192.0.2.8
 		far.example. 60 IN TXT "far"
+		tld. 60 IN NS ns.tld.
+		ns.tld. 60 IN A 192.0.2.20
+		moved.tld. 60 IN NS ns1.example.org.
+		ns.new.test. 60 IN A 192.0.2.21
 	`)
 	up, old := zone.MustParse(`x.example.org. 60 IN TXT "v=2"`), zone.MustParse(`x.example.org. 60 IN TXT "v=1"`)
 	own := zone.MustParse("x.own.co.test. 60 IN TXT \"own\"\nx.glued.co.test. 60 IN TXT \"glued\"")
@@ -89,6 +93,16 @@ func TestAuthoritative(t *testing.T) {
 			}
 			return sends("own.co.test.", "ns.own.test.", "")(q)
 		},
+		"192.0.2.20": func(q *dns.Msg) *dns.Msg { // the top-level domain knows who is in charge now
+			if strings.Contains(q.Question[0].Name, "moved") {
+				return sends("moved.tld.", "ns.new.test.", "")(q)
+			}
+			reply := new(dns.Msg)
+			reply.SetRcode(q, dns.RcodeNameError)
+			reply.Authoritative = true
+			return reply
+		},
+		"192.0.2.21": knows(zone.MustParse(`x.moved.tld. 60 IN TXT "new"`)),
 		"192.0.2.8": func(q *dns.Msg) *dns.Msg {
 			reply := new(dns.Msg)
 			reply.SetReply(q)
@@ -117,6 +131,8 @@ func TestAuthoritative(t *testing.T) {
 		{"a.b.c.d.e.f.g.h.i.loop.test", "fails: the server failed"},
 		{"b.loop.test", "ns.loop.test: the server failed"},
 		{"x.nowhere.invalid", "fails: no such domain"},
+		{"x.moved.tld", "ns.new.test: new"},
+		{"x.gone.tld", "fails: no such domain"},
 		{"a b", "fails: no such domain"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

@@ -42,6 +42,8 @@ type Resolver struct {
 	flights map[key]*flight
 	running sync.WaitGroup
 	closed  bool
+
+	delegations map[string]delegation
 }
 
 // key is a question.

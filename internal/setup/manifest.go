@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -47,19 +48,32 @@ type Manifest struct {
 	path    string
 }
 
+// maxManifest bounds what is read.
+const maxManifest = 1 << 20
+
 // OpenManifest reads the manifest, which is empty where there is none.
 func OpenManifest(path string) (*Manifest, error) {
 	m := &Manifest{Version: manifestVersion, path: path}
-	info, err := os.Lstat(path)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
+	if errors.Is(err, fs.ErrNotExist) {
 		return m, nil
-	case err != nil:
-		return nil, err
-	case !trusted(info):
-		return nil, fmt.Errorf("%s may have been written by somebody else than who runs this: look at it, then remove it", path)
 	}
-	text, err := os.ReadFile(path)
+	suspect := fmt.Errorf("%s may have been written by somebody else than who runs this: look at it, then remove it", path)
+	if errors.Is(err, syscall.ELOOP) {
+		return nil, suspect
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	info, err := f.Stat() // of what is read: the name may lead elsewhere by now
+	if err != nil {
+		return nil, err
+	}
+	if !trusted(info) {
+		return nil, suspect
+	}
+	text, err := io.ReadAll(io.LimitReader(f, maxManifest))
 	if err != nil {
 		return nil, err
 	}
