@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
+	"net/url"
 	"net/netip"
 	"strings"
 	"sync"
@@ -251,7 +252,11 @@ func (s *Site) redirect(w http.ResponseWriter, r *http.Request, at place) {
 	if r.Method != http.MethodGet && r.Method != http.MethodHead {
 		status = http.StatusPermanentRedirect
 	}
-	w.Header().Set("Location", "https://"+s.nameOf(at)+r.URL.RequestURI())
+	to := url.URL{Scheme: "https", Host: s.nameOf(at), Path: r.URL.Path}
+	if !strings.ContainsFunc(r.URL.RawQuery, func(c rune) bool { return c <= ' ' || c >= 0x7f }) { // what is no query is not passed on
+		to.RawQuery = r.URL.RawQuery
+	}
+	w.Header().Set("Location", to.String())
 	w.WriteHeader(status)
 }
 
