@@ -115,7 +115,7 @@ func (c *checker) reportsAllowed(ctx context.Context, k Check) Check {
 		}
 		for _, uri := range r.AggregateTo {
 			target := reportDomain(uri)
-			if target == "" || shareOwner(target, domain) {
+			if target == "" || c.shareOwner(ctx, target, domain) {
 				continue
 			}
 			allowed := c.look(ctx, domain+"._report._dmarc."+target, resolve.TypeTXT)
@@ -140,9 +140,21 @@ func reportDomain(uri string) string {
 	return domain
 }
 
-// shareOwner tells whether one domain is the other, or below it.
-func shareOwner(a, b string) bool {
-	return a == b || strings.HasSuffix(a, "."+b) || strings.HasSuffix(b, "."+a)
+// shareOwner tells whether two domains belong together: RFC 9989 section 4.10.
+func (c *checker) shareOwner(ctx context.Context, a, b string) bool {
+	if a == b || strings.HasSuffix(a, "."+b) || strings.HasSuffix(b, "."+a) {
+		return true
+	}
+	dns := dmarc.DNS{TXT: func(ctx context.Context, name string) ([]string, error) {
+		records, err := asPublished{c.dns}.TXT(ctx, name)
+		if resolve.IsNotFound(err) {
+			return nil, dmarc.ErrNotFound
+		}
+		return records, err
+	}}
+	above, err := dmarc.OrganizationalDomain(ctx, dns, a)
+	other, otherErr := dmarc.OrganizationalDomain(ctx, dns, b)
+	return err == nil && otherErr == nil && above == other
 }
 
 // tlsReports looks at where reports about encryption go: RFC 8460 section 3.
@@ -150,7 +162,7 @@ func (c *checker) tlsReports(ctx context.Context) []Check {
 	v := c.look(ctx, "_smtp._tls."+c.p.Domain.ASCII(), resolve.TypeTXT)
 	k := Check{ID: "tlsrpt", Expected: []string{"v=TLSRPTv1; rua=mailto:" + c.p.Reports}}
 	k = c.settle(ctx, k, v, judgeTLSReports)
-	if k.Status == Wrong || k.Status == Optional {
+	if k.Status == Wrong || k.Status == Optional && len(k.Found) == 0 {
 		if fix := c.hint(ctx, v, k.Fix); fix != k.Fix {
 			k.Status, k.Fix = Wrong, fix
 		}
@@ -161,11 +173,11 @@ func (c *checker) tlsReports(ctx context.Context) []Check {
 func judgeTLSReports(values []string) verdict {
 	records := slices.DeleteFunc(slices.Clone(values), func(v string) bool { return !strings.HasPrefix(v, "v=TLSRPTv1") })
 	switch {
-	case len(values) == 0:
-		return verdict{status: Optional}
+	case len(records) == 0:
+		return verdict{status: Optional} // what is no such record is none to anybody
 	case len(records) > 1:
 		return verdict{Duplicate, "keep one of the TLSRPT records: several count as none"}
-	case len(records) == 0 || !strings.Contains(records[0], "rua=mailto:") && !strings.Contains(records[0], "rua=https:"):
+	case !strings.Contains(records[0], "rua=mailto:") && !strings.Contains(records[0], "rua=https:"):
 		return verdict{Wrong, "replace it by \"v=TLSRPTv1; rua=mailto:ADDRESS\": it cannot be read"}
 	}
 	return fine

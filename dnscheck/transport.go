@@ -27,7 +27,7 @@ func (c *checker) mtaSTS(ctx context.Context) []Check {
 		announced = announced || d.status == OK || d.status == Wrong && len(values) > 0
 		return d
 	})
-	if k.Status == Optional || k.Status == Wrong {
+	if k.Status == Optional && len(k.Found) == 0 || k.Status == Wrong {
 		if fix := c.hint(ctx, v, k.Fix); fix != k.Fix {
 			k.Status, k.Fix = Wrong, fix
 		}
@@ -43,8 +43,8 @@ func judgeSTSRecord(values []string, served bool, id string) verdict {
 	records := slices.DeleteFunc(slices.Clone(values), func(v string) bool { return !strings.HasPrefix(v, "v=STSv1") })
 	found, err := mtasts.ParseTXT(values)
 	switch {
-	case len(values) == 0:
-		return verdict{status: Optional}
+	case len(records) == 0 && !served || len(values) == 0:
+		return verdict{status: Optional} // what is no such record is none to anybody
 	case len(records) > 1:
 		return verdict{Duplicate, "keep one of the MTA-STS records: several count as none"}
 	case err != nil:

@@ -59,6 +59,8 @@ func profile(with []string) Profile {
 			p.IPs = p.IPs[1:]
 		case "second":
 			p.Also = []netip.Addr{netip.MustParseAddr("192.0.2.2")}
+		case "no-sts":
+			p.STS = mtasts.None
 		case "relayed":
 			p.Relayed = true
 		case "new-keys":

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/postroom/postroom/accounts"
 	"github.com/postroom/postroom/delivery"
 	"github.com/postroom/postroom/dnscheck"
 	"github.com/postroom/postroom/internal/config"
@@ -231,6 +232,9 @@ func (c *dnsCheck) Run(ctx context.Context, p *program) error {
 		profile, err = profileOf(ctx, conf, s, c.dnsTarget)
 		return err
 	})
+	if refused, ok := errors.AsType[*accounts.Problem](err); ok {
+		return unsuref("%s", refused.Sentence) // 1 says that something is wrong with the records
+	}
 	if err != nil {
 		return err
 	}
