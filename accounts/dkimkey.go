@@ -7,6 +7,7 @@ import (
 	"crypto/rand"
 	"crypto/rsa"
 	"crypto/x509"
+	"database/sql"
 	"encoding/base64"
 	"errors"
 	"fmt"
@@ -147,6 +148,19 @@ func (s *Service) RotateDKIM(ctx context.Context, name addr.Domain) error {
 		}
 		return insertKeys(tx, d.ID, keys, state, time.Now())
 	}))
+}
+
+// CheckSeal tells whether secret.key opens what it has sealed: after a restore without it, it does not.
+func (s *Service) CheckSeal(ctx context.Context) error {
+	var sealed []byte
+	err := s.db.ReadRow(ctx, "SELECT private FROM dkim_keys ORDER BY id LIMIT 1", nil, &sealed)
+	if errors.Is(err, sql.ErrNoRows) {
+		return nil
+	}
+	if err == nil {
+		_, err = s.openKey(sealed)
+	}
+	return wrap("check secret.key", err)
 }
 
 // DomainsByKey lists the domains that have keys in a state.

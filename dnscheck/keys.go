@@ -65,13 +65,13 @@ func (k *Keys) Run(ctx context.Context) {
 // lookAtNew activates the new keys of all domains that are published.
 func (k *Keys) lookAtNew(ctx context.Context) {
 	domains, err := k.Accounts.DomainsByKey(ctx, accounts.KeyNew)
-	for _, d := range domains {
-		if _, _, e := k.Activate(ctx, d); err == nil {
-			err = e
-		}
-	}
 	if err != nil && ctx.Err() == nil {
 		k.Log.Error("new keys not activated", maillog.Err, err)
+	}
+	for _, d := range domains {
+		if _, _, err := k.Activate(ctx, d); err != nil && ctx.Err() == nil {
+			k.Log.Warn("new keys not activated", "domain", d.ASCII(), maillog.Err, err)
+		}
 	}
 }
 

@@ -5,11 +5,12 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 )
 
 // ErrNotTried is what Probes return that could not even try.
-var ErrNotTried = errors.New("dnscheck: not tried")
+var ErrNotTried = errors.New("no mail server of a big provider was found")
 
 const (
 	// daysLeft is when a certificate should have been renewed: authorities that give 90 days, or 45, are asked with a third left. Of one
@@ -39,7 +40,7 @@ func (c *checker) certificates(ctx context.Context) (all []Check) {
 }
 
 func describe(c *x509.Certificate) string {
-	return fmt.Sprintf("%v by %s until %s", c.DNSNames, c.Issuer.CommonName, c.NotAfter.UTC().Format(time.DateOnly))
+	return fmt.Sprintf("%s by %s until %s", strings.Join(c.DNSNames, ", "), c.Issuer.CommonName, c.NotAfter.UTC().Format(time.DateOnly))
 }
 
 // judgeCertificate says what a mail program would say of a chain, and whether it ends soon.
@@ -53,7 +54,7 @@ func judgeCertificate(chain []*x509.Certificate, name string, roots *x509.CertPo
 	enough := min(daysLeft, int(leaf.NotAfter.Sub(leaf.NotBefore).Hours()/24/3))
 	switch {
 	case leaf.VerifyHostname(name) != nil:
-		return verdict{Wrong, fmt.Sprintf("get a certificate for %s: the one that is shown is for %v", name, leaf.DNSNames)}
+		return verdict{Wrong, fmt.Sprintf("get a certificate for %s: the one that is shown is for %s", name, strings.Join(leaf.DNSNames, ", "))}
 	case now.After(leaf.NotAfter):
 		return verdict{Wrong, "renew the certificate: it ended on " + leaf.NotAfter.UTC().Format(time.DateOnly)}
 	case now.Before(leaf.NotBefore):
@@ -78,7 +79,7 @@ func (c *checker) port25(ctx context.Context) (all []Check) {
 		k := Check{ID: "port25-out:" + family.name, Name: "port 25 of other servers", Type: "TCP", Required: (!family.six || c.only6()) && !c.p.Relayed, Status: OK}
 		switch err := c.probes.Port25(ctx, family.six); {
 		case errors.Is(err, ErrNotTried):
-			k.Status, k.Fix = Unknown, "nobody could be called: "+err.Error()
+			k.Status, k.Fix = Unknown, "nobody could be called: "+err.Error()+", try again later"
 		case err != nil:
 			k.Status, k.Found = Wrong, []string{err.Error()}
 			k.Fix = "ask the provider to open port 25 for outgoing " + family.name + ", or send through another server: `postroom relay set`"

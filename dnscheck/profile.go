@@ -10,22 +10,23 @@ import (
 
 // Profile is what this server is for a domain.
 type Profile struct {
-	Domain   addr.Domain
-	Hostname string             // that exchangers, clients and certificates are named by
-	IPs      []netip.Addr       // public addresses that mail leaves from, and comes to
-	Also     []netip.Addr       // other public addresses of this machine
-	Behind4  bool               // IPv4 is behind NAT, and what Hostname leads to counts
-	Behind6  bool               // the same of IPv6
-	Relayed  bool               // all mail leaves through a smarthost
-	Keys     []accounts.DKIMKey // of the domain
-	TLSA     []string           // "3 1 1 …" of the keys that are served, or will be next
-	KeepKeys bool               // certificates are renewed with the same key, so that TLSA records may be published
-	CAs      []string           // that certificates are ordered from, as CAA names them; none: they come from elsewhere
-	STS      mtasts.Mode        // of the policy that is served; None: none is
-	STSID    string
-	Reports  string // the address that reports about the domain go to
-	Web      bool   // autoconfig and autodiscover are served
-	Ports    []int  // that clients use, with TLS from the first octet or STARTTLS: of 25, 465, 587, 995
+	Domain             addr.Domain
+	Hostname           string             // that exchangers, clients and certificates are named by
+	IPs                []netip.Addr       // public addresses that mail leaves from, and comes to
+	Also               []netip.Addr       // other public addresses of this machine
+	Behind4            bool               // IPv4 is behind NAT, and what Hostname leads to counts
+	Behind6            bool               // the same of IPv6
+	Relayed            bool               // all mail leaves through a smarthost
+	Keys               []accounts.DKIMKey // of the domain
+	TLSA               []string           // "3 1 1 …" of the keys that are served, or will be next
+	KeepKeys           bool               // certificates are renewed with the same key, so that TLSA records may be published
+	CAs                []string           // that certificates are ordered from, as CAA names them; none: they come from elsewhere
+	STS                mtasts.Mode        // of the policy that is served; None: none is
+	STSID              string
+	Reports            string // the address that reports about the domain go to
+	Web                bool   // autoconfig and autodiscover are served
+	Submissions, POP3S int    // the ports with TLS from the first octet; 0: 465 and 995
+	Ports              []int  // that clients use, with TLS from the first octet or STARTTLS: of 25, 465, 587, 995
 }
 
 // addresses are those of one family.

@@ -1,6 +1,7 @@
 package dnscheck
 
 import (
+	"cmp"
 	"fmt"
 	"strings"
 
@@ -104,8 +105,8 @@ type service struct {
 
 func services(p Profile) []service {
 	return []service{
-		{"submissions", 465, "mail programs find where to send"},
-		{"pop3s", 995, "mail programs find where to fetch"},
+		{"submissions", cmp.Or(p.Submissions, 465), "mail programs find where to send"},
+		{"pop3s", cmp.Or(p.POP3S, 995), "mail programs find where to fetch"},
 		{"imaps", 0, "there is no IMAP here: mail programs need not try"},
 	}
 }

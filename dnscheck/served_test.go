@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -96,33 +97,49 @@ func (s *nameserver) start(t *testing.T, nsd string, port uint16) {
 		config += fmt.Sprintf("zone:\n name: %q\n zonefile: %q\n", apex, apex)
 	}
 	write(t, filepath.Join(dir, "nsd.conf"), config)
+	for range 3 { // NSD does not always come up: its processes may miss each other's signals
+		if s.launch(t, nsd, dir, port) {
+			return
+		}
+	}
+	log, _ := os.ReadFile(filepath.Join(dir, "log")) // it says why, where it is
+	t.Fatalf("nsd does not answer at %v:\n%s", s.addresses, log)
+}
+
+// launch starts NSD, and tells whether it answers.
+func (s *nameserver) launch(t *testing.T, nsd, dir string, port uint16) bool {
+	t.Helper()
 	cmd := exec.Command(nsd, "-d", "-c", filepath.Join(dir, "nsd.conf"))
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() {
+	stop := sync.OnceFunc(func() {
 		_ = cmd.Process.Signal(os.Interrupt) // it ends its children
 		_ = cmd.Wait()
-		if log, err := os.ReadFile(filepath.Join(dir, "log")); t.Failed() && err == nil {
-			t.Logf("nsd: %s", log)
-		}
 	})
+	t.Cleanup(stop)
 	for _, ip := range s.addresses {
-		s.await(t, net.JoinHostPort(ip, fmt.Sprint(port)))
+		if !answers(t, netip.AddrPortFrom(netip.MustParseAddr(ip), port)) {
+			stop()
+			return false
+		}
 	}
+	return true
 }
 
-// await waits until an address takes connections.
-func (s *nameserver) await(t *testing.T, address string) {
+// answers waits until a server knows the domain.
+func answers(t *testing.T, server netip.AddrPort) bool {
 	t.Helper()
-	for range 1000 {
-		if c, err := net.DialTimeout("tcp", address, time.Second); err == nil {
-			_ = c.Close() // it was only to be there
-			return
+	for range 300 {
+		r := must(resolve.New(resolve.Options{Servers: []netip.AddrPort{server}, Timeout: time.Second}))
+		_, err := r.Lookup(t.Context(), "example.org", resolve.TypeSOA)
+		r.Close()
+		if err == nil {
+			return true
 		}
 		time.Sleep(10 * time.Millisecond)
 	}
-	t.Fatalf("nsd does not listen on %s", address)
+	return false
 }
 
 // zoneFile are the records of one zone.

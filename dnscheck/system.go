@@ -115,7 +115,7 @@ var bigProviders = []string{"gmail.com", "outlook.com", "yahoo.com"}
 
 // Port25 implements Probes: one exchanger that answers is enough.
 func (s *System) Port25(ctx context.Context, six bool) error {
-	failed := fmt.Errorf("%w: no exchanger of a big provider was found", ErrNotTried)
+	failed := ErrNotTried
 	for _, provider := range bigProviders {
 		mx, err := s.DNS.MX(ctx, provider)
 		if err != nil || len(mx) == 0 {

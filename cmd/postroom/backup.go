@@ -52,7 +52,7 @@ func (c *backupCommand) Run(ctx context.Context, p *program) (err error) {
 			return err
 		}
 		kept = true
-		p.say("%s has everything but the keys (%s). Keep a copy of secret.key from data_dir elsewhere: without it the signing keys cannot be opened.", c.File, size(octets))
+		p.say("%s has everything but secret.key (%s). Keep a copy of that from data_dir elsewhere: without it the signing keys in the backup cannot be opened.", c.File, size(octets))
 		return nil
 	})
 }

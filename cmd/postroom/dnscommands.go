@@ -64,7 +64,18 @@ func profileOf(ctx context.Context, c *config.Config, s *stores, target dnsTarge
 		}
 	}
 	slices.Sort(p.Ports)
+	p.Submissions, p.POP3S = portOf(c.Listen.Submissions), portOf(c.Listen.POP3S)
 	return p, nil
+}
+
+// portOf is the first port of a service; 0 where there is none.
+func portOf(listening []string) int {
+	if len(listening) == 0 {
+		return 0
+	}
+	_, text, _ := net.SplitHostPort(listening[0]) // the configuration was checked
+	port, _ := strconv.Atoi(text)
+	return port
 }
 
 // listeningOn is where the ports are served that the world knows.

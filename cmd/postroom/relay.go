@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"net"
 	"strconv"
 
@@ -99,7 +100,11 @@ type relayRemove struct{ relayScope }
 
 func (c *relayRemove) Run(ctx context.Context, p *program) error {
 	return p.withRelays(ctx, func(r *delivery.Smarthosts) error {
-		if err := r.RemoveRelay(ctx, c.Sender.Domain, c.Destination.Domain); err != nil {
+		err := r.RemoveRelay(ctx, c.Sender.Domain, c.Destination.Domain)
+		if errors.Is(err, delivery.ErrNoRelay) {
+			return nof("there is no smarthost for %s: `postroom relay list` shows them", scopeName(c.Sender.Domain, c.Destination.Domain))
+		}
+		if err != nil {
 			return err
 		}
 		p.say("%s is sent directly from now on.", scopeName(c.Sender.Domain, c.Destination.Domain))

@@ -26,8 +26,15 @@ type sendmailCommand struct {
 	FromHeader bool              `short:"t" help:"Send to those in the To, Cc and Bcc fields, too."`
 	Dots       bool              `short:"i" help:"A line with a single dot does not end the letter."`
 	Sender     addressArgument   `short:"f" placeholder:"ADDRESS" help:"The account's address to send as (default: that of the From field)."`
-	Name       string            `short:"F" help:"Taken for compatibility, and not used."`
+	Reverse    addressArgument   `short:"r" placeholder:"ADDRESS" help:"The same as -f."`
+	Mode       string            `short:"b" default:"m" enum:"m" placeholder:"m" help:"-bm, the only mode: a letter on standard input."`
+	Name       string            `short:"F" help:"Taken for compatibility, and not used, as -G, -n, -v, -N and -V."`
 	Options    []string          `short:"o" help:"Taken for compatibility; -oi is -i."`
+	Gateway    bool              `short:"G" hidden:""`
+	NoAlias    bool              `short:"n" hidden:""`
+	Verbose    bool              `short:"v" hidden:""`
+	Notify     string            `short:"N" hidden:""`
+	Envelope   string            `short:"V" hidden:""`
 	To         []addressArgument `arg:"" optional:"" name:"recipient" help:"Who gets the letter."`
 }
 
@@ -41,9 +48,15 @@ func (c *sendmailCommand) Run(ctx context.Context, p *program) error {
 	if err != nil {
 		return err
 	}
+	if c.Sender.Domain.IsZero() {
+		c.Sender = c.Reverse
+	}
 	header, err := message.ReadHeader(bytes.NewReader(letter), message.HeaderLimits{})
 	if err != nil {
 		return unsuref("the letter cannot be read: %s", reason(err))
+	}
+	if header.Count("From") == 0 && !c.Sender.Domain.IsZero() && header.Malformed == 0 {
+		letter = append([]byte("From: <"+c.Sender.String()+">\n"), letter...) // as every sendmail does
 	}
 	to, err := c.recipients(header)
 	if err != nil {

@@ -18,6 +18,12 @@ func TestSendmail(t *testing.T) {
 	if r := in.try("From anna Thu Nov 26 10:00:00 2026\nFrom: anna@example.org\n\nmbox\n", "sendmail", "ben@example.org"); r.status != statusDone {
 		t.Errorf("with the line of an mbox file: %+v", r)
 	}
+	if r := in.try("Subject: from cron\n\nx\n", "sendmail", "-bm", "-v", "-N", "never", "-r", "anna@example.org", "ben@example.org"); r.status != statusDone {
+		t.Errorf("without a From field: %+v", r)
+	}
+	if r := in.try("From: anna@example.org\n\nx\n", "sendmail", "-bs"); r.status != statusUsage {
+		t.Errorf("in another mode: %+v", r)
+	}
 	type row struct {
 		ID, From, Recipient, State string
 		Size                       int64
@@ -49,7 +55,7 @@ func TestSendmail(t *testing.T) {
 		t.Errorf("after drop: %+v", all)
 	}
 	var usage struct{ Messages int }
-	if in.read(&usage, "account", "show", "ben@example.org"); usage.Messages != 2 {
+	if in.read(&usage, "account", "show", "ben@example.org"); usage.Messages != 3 {
 		t.Errorf("ben has %d letters", usage.Messages)
 	}
 }

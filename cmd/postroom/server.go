@@ -249,6 +249,7 @@ func (s *server) Start(ctx context.Context) {
 	for _, note := range s.config.Notes() {
 		s.log.Warn("configuration", "note", note)
 	}
+	s.running.Go(func() { s.checkSeal(ctx) })
 	s.running.Go(func() { s.purge(ctx) })
 	s.running.Go(func() { s.queue.Run(ctx) })
 	s.running.Go(func() { s.deliverer.Run(ctx) })
@@ -266,6 +267,17 @@ func (s *server) serve(name string, l net.Listener) {
 	case s.failed <- fmt.Errorf("the port %s (%s) failed: %w", l.Addr(), name, err):
 	default: // another one failed first
 	}
+}
+
+// checkSeal tells the operator where secret.key is not the one that the database was used with: nothing can be signed then.
+func (s *server) checkSeal(ctx context.Context) {
+	err := s.stores.accounts.CheckSeal(ctx)
+	if err == nil || ctx.Err() != nil {
+		return
+	}
+	s.log.Error("secret.key does not open the keys in the database: put the right one back, nothing is sent until then", maillog.Err, err)
+	s.queue.Alert(ctx, queue.Alert{Title: "secret.key is not the one of this database",
+		Text: "Mail is received, and none is taken for sending: it could not be signed.\nPut secret.key back into data_dir, from the copy that was made with the backup, and restart the server."})
 }
 
 // purge erases the accounts that were removed 30 days ago, now and then every day.

@@ -93,6 +93,7 @@ func (s *server) checks() []web.Check {
 		{Name: "database", Run: func(ctx context.Context) error {
 			return s.stores.db.Write(ctx, func(tx *database.Tx) error { return tx.Raise(readiness) })
 		}},
+		{Name: "secret.key", Run: s.stores.accounts.CheckSeal},
 		{Name: "certificate", Run: func(context.Context) error { return present(s.certificates.Expires(), time.Now()) }},
 		{Name: "disk", Run: func(context.Context) error {
 			free, err := s.stores.db.FreeSpace()

@@ -156,7 +156,7 @@ func TestWeb(t *testing.T) {
 		{"https", "autoconfig.nobody.example", autoconfig, 404, ""},
 		{"https", "mta-sts.example.org", "/.well-known/mta-sts.txt", 200, "mode: testing\r\nmx: mail.example.org\r\n"},
 		{"admin", "anything", "/healthz", 200, "ok"},
-		{"admin", "anything", "/readyz", 200, "database: ok\ncertificate: ok\ndisk: ok\n"},
+		{"admin", "anything", "/readyz", 200, "database: ok\nsecret.key: ok\ncertificate: ok\ndisk: ok\n"},
 		{"admin", "anything", "/settings", 404, ""},
 		// No submission port is open here: there is nothing to set a mail program up with.
 		{"https", "autoconfig.example.org", autoconfig, 404, "takes no mail programs"},
