@@ -18,9 +18,6 @@ type dkimCommand struct {
 	Export dkimExport `cmd:"" help:"Print the DNS records of a domain's keys for a BIND zone."`
 }
 
-// keyStates are what people read.
-var keyStates = map[accounts.KeyState]string{accounts.KeyNew: "new", accounts.KeyActive: "active", accounts.KeyRetired: "retired"}
-
 // shownKey is a key as --json prints it.
 type shownKey struct {
 	Selector  string    `json:"selector"`
@@ -46,8 +43,8 @@ func (c *dkimList) Run(ctx context.Context, p *program) error {
 		t := &table{head: []string{"SELECTOR", "ALGORITHM", "STATE", "SINCE", "NAME", "TXT RECORD"}, empty: "the domain has no keys: its mail is not signed"}
 		for _, k := range keys {
 			name := k.Selector + "._domainkey." + c.Domain.ASCII()
-			shown = append(shown, shownKey{k.Selector, k.Algorithm, keyStates[k.State], k.Changed, name, dnscheck.KeyRecord(k)})
-			t.add(k.Selector, k.Algorithm, keyStates[k.State], k.Changed.Format(time.DateOnly), name, dnscheck.KeyRecord(k))
+			shown = append(shown, shownKey{k.Selector, k.Algorithm, k.State.String(), k.Changed, name, dnscheck.KeyRecord(k)})
+			t.add(k.Selector, k.Algorithm, k.State.String(), k.Changed.Format(time.DateOnly), name, dnscheck.KeyRecord(k))
 		}
 		return c.show(p.stdout, shown, t)
 	})
@@ -75,7 +72,8 @@ func forgotten(k accounts.DKIMKey) bool {
 // printKeys prints the records of keys for a BIND zone.
 func (p *program) printKeys(domain domainArgument, keys []accounts.DKIMKey) error {
 	for _, k := range keys {
-		if err := p.zoneLine(k.Selector+"._domainkey."+domain.ASCII()+".", dnscheck.KeyRecord(k)); err != nil {
+		record := dnscheck.Record{Name: k.Selector + "._domainkey." + domain.ASCII(), Type: "TXT", Value: dnscheck.KeyRecord(k)}
+		if _, err := fmt.Fprintln(p.stdout, record.ZoneLine()); err != nil {
 			return err
 		}
 	}

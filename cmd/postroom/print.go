@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"strconv"
 	"strings"
 	"text/tabwriter"
 )
@@ -57,15 +56,4 @@ func orDash(s string) string {
 		return "-"
 	}
 	return s
-}
-
-// zoneLine prints a TXT record for a BIND zone: strings of at most 255 octets (RFC 1035 section 3.3.14).
-func (p *program) zoneLine(name, text string) error {
-	var quoted []string
-	for len(text) > 255 {
-		quoted, text = append(quoted, strconv.Quote(text[:255])), text[255:]
-	}
-	quoted = append(quoted, strconv.Quote(text))
-	_, err := fmt.Fprintf(p.stdout, "%s 3600 IN TXT %s\n", name, strings.Join(quoted, " "))
-	return err
 }
